@@ -1,0 +1,1 @@
+"""What is stored: types, schemas, descriptors, and the batches of records."""

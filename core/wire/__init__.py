@@ -1,0 +1,1 @@
+"""What travels: API keys, message classes, error codes, and the codecs of the hot messages."""
