@@ -1,0 +1,53 @@
+"""Constants of the core, each with its reason."""
+
+from __future__ import annotations
+
+from typing import Final
+
+REQUEST_BYTES_MAX: Final = 100 * 1024 * 1024
+"""Upstream's `netty.server.max-request-size`; pyfluss stays below 10 MiB."""
+
+ACCEPTED_REQUESTS_PER_CONNECTION: Final = 512
+"""Unanswered requests of one connection before it is read no more (upstream queues 500 a server)."""
+
+ACCEPTED_BYTES_PER_CONNECTION: Final = 64 * 1024 * 1024
+"""Unanswered request bytes of one connection; six of pyfluss's largest requests."""
+
+RING_EVENTS: Final = 256
+"""Recent events kept for a dump: the last seconds of a quiet server, the last burst of a busy one."""
+
+FRAME_HEAD_REQUEST_BYTES: Final = 8
+"""Key, version and request id: no request is shorter."""
+
+DEDUP_WINDOW_BATCHES: Final = 5
+"""Batches of one writer whose sequence is remembered: clients keep at most 5 in flight a bucket."""
+
+WRITER_EXPIRY_MS: Final = 7 * 24 * 3600 * 1000
+"""Upstream's `log.writer.expiration`... counted in log time, the same on every replica."""
+
+INDEX_INTERVAL_BYTES: Final = 64 * 1024
+"""Distance of entries in the sparse index: one read finds any batch between two of them."""
+
+DENSE_BATCHES: Final = 65536
+"""Newest batches whose (offset, position) stay in memory: 1 MiB a bucket at most."""
+
+SEGMENT_BYTES: Final = 1024 * 1024 * 1024
+"""Upstream's `log.segment.file-size`."""
+
+RECOVERY_READ_BYTES: Final = 256 * 1024
+"""Read per recovery step: about 1 ms of checksums and heads, so that others get their turn."""
+
+RETRY_HOLD_MS: Final = 25
+"""How long answers 12, 21, 29 and 44 are held: official clients resend them at once."""
+
+LEADERLESS_HOLD_MS: Final = 200
+"""How long metadata without a leader is held, in the hope of one."""
+
+FETCH_WAIT_DEFAULT_MS: Final = 100
+"""Wait of a fetch with min_bytes and without max_wait_ms; upstream's constant."""
+
+FETCH_BUCKET_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Bytes of one bucket in one fetch answer, whatever the client allows (its own default is 1 MiB)."""
+
+TERM_COMMIT_HOLD_MS: Final = 1000
+"""How long latest offsets and lookups wait for a new leader's first commit, before 44."""
