@@ -9,6 +9,7 @@ process, not that of the machine; so does a name whose folder was not synced (Sy
 from __future__ import annotations
 
 import enum
+from typing import TypeAlias
 
 import attrs
 
@@ -173,3 +174,8 @@ class FolderListed:
     token: int
     files: tuple[tuple[str, int], ...]
     error: DiskError | None = None
+
+
+FileEffect: TypeAlias = (
+    WriteFile | ReadFile | SyncFile | TruncateFile | ReplaceFile | RemoveFile | RemoveFolder | ListFolder
+)
