@@ -1,1 +1,1 @@
-"""TODO."""
+"""The two commands, `flussd` and `fluss-sim`: options in, exit status out."""

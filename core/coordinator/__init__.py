@@ -1,1 +1,1 @@
-"""TODO."""
+"""The coordinator: catalog, servers, and which bucket lives where and is led by whom."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""One replica of one bucket: its role, its epochs, and what it may acknowledge."""

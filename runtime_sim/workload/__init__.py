@@ -1,1 +1,1 @@
-"""TODO."""
+"""What simulated clients do: write with idempotence, read, and keep the history for the oracles."""
