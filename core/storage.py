@@ -95,17 +95,21 @@ class Files:
         def done(error: DiskError | None) -> None:
             self.post(f.FileRemoved(effect.token, error))
 
-        self._durable_names.discard(effect.file)
+        # The removal is not durable either: the next sync of any file beside it sees to that.
+        self._forget(effect.file.rpartition("/")[0])
         self.disk.remove(effect.file, done)
 
     def _remove_folder(self, effect: f.RemoveFolder) -> None:
         def done(error: DiskError | None) -> None:
             self.post(f.FolderRemoved(effect.token, error))
 
-        prefix = effect.folder + "/"
-        gone = sorted(name for name in self._durable_names if name.startswith(prefix))
-        self._durable_names.difference_update(gone)
+        self._forget(effect.folder)
         self.disk.remove(effect.folder, done)
+
+    def _forget(self, folder: str) -> None:
+        prefix = folder + "/" if folder else ""
+        gone = [name for name in sorted(self._durable_names) if name.startswith(prefix)]
+        self._durable_names.difference_update(gone)
 
     def _list(self, effect: f.ListFolder) -> None:
         def done(files: tuple[tuple[str, int], ...], error: DiskError | None) -> None:

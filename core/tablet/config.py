@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import enum
-
 import attrs
 
 from flussd.core.limits import SEGMENT_BYTES
-
-
-class Durability(enum.Enum):
-    """When a batch counts as written; see architecture section 6."""
-
-    PAGE_CACHE = "page_cache"  # survives a killed process
-    GROUP_FSYNC = "group_fsync"  # survives a power cut too: one sync for many batches, acks after it
+from flussd.core.replica.stored import Durability
 
 
 @attrs.frozen
@@ -27,4 +19,4 @@ class TabletConfig:
     durability: Durability = Durability.PAGE_CACHE
     segment_bytes: int = SEGMENT_BYTES
     writer_id_block: int = 1000  # ids taken from the registry at a time; the rest is lost at a restart
-    checkpoint_interval_ms: int = 5_000  # between two checkpoints of what recovery need not scan again
+    checkpoint_bytes: int = 16 << 20  # appended between two checkpoints: what recovery scans at most

@@ -1,0 +1,271 @@
+"""From the files of a bucket to its log: after a clean stop in two reads, else by looking at every batch.
+
+Behind the checkpoint nothing is believed: a batch counts when it is whole, its checksum is right and its
+offset is the next one. At the first that is not, the rest is cut off, with all later segments: what
+was acknowledged as durable lies before it. Whoever runs it owes it every completion of its effects.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from flussd.core import files as f
+from flussd.core.limits import RECOVERY_READ_BYTES
+from flussd.core.log.checkpoint import CHECKPOINT_NAME, CheckpointBody
+from flussd.core.log.epochs import EpochHistory
+from flussd.core.log.log import End, Log
+from flussd.core.log.segment import Segment, base_of, index_name, log_name
+from flussd.core.log.writers import Writers
+from flussd.core.records.batch import BatchHead, crc_is_right, read_head
+
+
+class Stage(enum.Enum):
+    """What the recovery waits for."""
+
+    CHECKPOINT = "the checkpoint file"
+    INDEX = "the index of a segment that grows no more"
+    SCAN = "bytes to look at"
+    CUT = "the cut, and the removal of what came after"
+    SYNC = "the cut to be durable"
+    DONE = "nothing: the log is ready"
+    FAILED = "nothing: the disk refused"
+
+
+@attrs.frozen
+class Cut:
+    """What was thrown away: *bytes_count* behind *end_offset*, because of *why*."""
+
+    end_offset: int
+    bytes_count: int
+    why: str
+
+
+@attrs.define(eq=False)
+class Recovery:
+    """Recovers the bucket in *folder*; *sizes* are its files' names and sizes.
+
+    When `stage` is DONE, *log*, *writers*, *epochs* and *high_watermark* are what the files hold.
+    """
+
+    folder: str
+    sizes: dict[str, int]
+    next_token: Callable[[], int]
+    stage: Stage = Stage.CHECKPOINT
+    log: Log = attrs.field(init=False)
+    writers: Writers = attrs.Factory(Writers)
+    epochs: EpochHistory = attrs.Factory(EpochHistory)
+    high_watermark: int = 0
+    scanned_bytes: int = 0
+    cut: Cut | None = None
+    error: f.DiskError | None = None
+    _bases: list[int] = attrs.Factory(list)
+    _next: int = 0  # which of _bases comes next
+    _outstanding: set[int] = attrs.Factory(set)
+    _checkpoint: CheckpointBody | None = None
+
+    def __attrs_post_init__(self) -> None:
+        bases = [base_of(name) for name in self.sizes]
+        self._bases = sorted(base for base in bases if base is not None)
+        self.log = Log(self.folder, [])
+
+    @property
+    def busy(self) -> bool:
+        """Whether completions are still to come."""
+        return bool(self._outstanding)
+
+    @property
+    def base(self) -> CheckpointBody:
+        """The checkpoint that the log was recovered from, or one that says that nothing is known."""
+        if self._checkpoint is not None:
+            return self._checkpoint
+        first = self.log.start_offset
+        return CheckpointBody((first, first, 0, -1), 0, tuple(self.epochs.entries))
+
+    def unsynced_files(self) -> list[str]:
+        """Return the files with bytes behind the checkpoint, in order."""
+        end: End = self.base.end
+        return [
+            self.log.file(segment)
+            for segment in self.log.segments
+            if segment.base_offset >= end[1] and segment.end_offset > end[0]
+        ]
+
+    def start(self) -> list[Any]:
+        """Return the first effects; with none to do, the stage is DONE."""
+        size_bytes = self.sizes.get(CHECKPOINT_NAME, 0)
+        if size_bytes:
+            return self._ask_read(CHECKPOINT_NAME, 0, size_bytes)
+        return self._begin(None)
+
+    def step(self, event: Any) -> list[Any]:
+        """Take a completion in; return what follows."""
+        assert event.token in self._outstanding, "recovery: a completion that was not asked for"
+        self._outstanding.discard(event.token)
+        if self.stage is Stage.FAILED:
+            return []
+        if event.error is not None and event.error is not f.DiskError.MISSING:
+            self.stage, self.error = Stage.FAILED, event.error
+            return []
+        if self.stage is Stage.CHECKPOINT:
+            return self._begin(CheckpointBody.decode(event.data))
+        if self.stage is Stage.INDEX:
+            return self._index_read(event.data)
+        if self.stage is Stage.SCAN:
+            return self._look_at(memoryview(event.data))
+        if self._outstanding:
+            return []
+        if self.stage is Stage.CUT:
+            # Removed names that came back after a power loss would fit in again at some later end.
+            self.stage = Stage.SYNC
+            return [f.SyncFile(self._token(), self.log.file(self.log.active))]
+        assert self.stage is Stage.SYNC
+        self._finish()
+        return []
+
+    # ---- the parts, in the order in which they happen ------------------------------------------
+
+    def _begin(self, checkpoint: CheckpointBody | None) -> list[Any]:
+        """Take the checkpoint if the files reach as far as it says, else look at everything."""
+        if checkpoint is not None:
+            self.epochs = EpochHistory(list(checkpoint.epochs))
+            _, base_offset, size_bytes, _ = checkpoint.end
+            if self.sizes.get(log_name(base_offset), 0) >= size_bytes:
+                self._checkpoint = checkpoint
+                self.writers = Writers.from_json(checkpoint.writers)
+                self.high_watermark = checkpoint.high_watermark
+        return self._next_segment()
+
+    def _next_segment(self) -> list[Any]:
+        """Go on with the next file, whose base must be where the last one ended."""
+        if self._next == len(self._bases):
+            if not self.log.segments:
+                self._first_segment()
+            self._finish()
+            return []
+        base = self._bases[self._next]
+        if self.log.segments and base != self.log.end_offset:
+            return self._cut_here(f"expected a segment at {self.log.end_offset}, got {base}")
+        checkpoint_base = self._checkpoint.end[1] if self._checkpoint else -1
+        self._next += 1
+        size_bytes = self.sizes[log_name(base)]
+        if base < checkpoint_base:
+            self.stage = Stage.INDEX
+            return self._ask_read(index_name(base), 0, self.sizes.get(index_name(base), 0))
+        if base == checkpoint_base:
+            assert self._checkpoint is not None
+            end_offset, _, known_bytes, max_timestamp_ms = self._checkpoint.end
+            sparse = self._checkpoint.sparse_index()
+            segment = Segment(base, end_offset, known_bytes, max_timestamp_ms, sparse)
+            self.log.segments.append(segment)
+        else:
+            self._add_empty(base)
+        return self._scan_on(size_bytes)
+
+    def _first_segment(self) -> None:
+        """Begin an empty log, at the checkpoint's end if there was one: offsets are never reused."""
+        end_offset = self._checkpoint.end[0] if self._checkpoint else 0
+        self.log.segments.append(Segment(end_offset, end_offset))
+
+    def _add_empty(self, base: int) -> None:
+        before_ms = self.log.active.max_timestamp_ms if self.log.segments else -1
+        self.log.segments.append(Segment(base, base, 0, before_ms))
+
+    def _index_read(self, data: bytes) -> list[Any]:
+        base = self._bases[self._next - 1]
+        size_bytes = self.sizes[log_name(base)]
+        segment = Segment.from_index_file(base, size_bytes, data)
+        if segment is None:
+            self._add_empty(base)
+            return self._scan_on(size_bytes)
+        self.log.segments.append(segment)
+        return self._next_segment()
+
+    def _scan_on(self, size_bytes: int, at_least_bytes: int = 0) -> list[Any]:
+        """Read on in the active segment, whose file has *size_bytes*."""
+        position = self.log.active.size_bytes
+        if position >= size_bytes:
+            return self._next_segment()
+        self.stage = Stage.SCAN
+        wanted_bytes = min(size_bytes - position, max(RECOVERY_READ_BYTES, at_least_bytes))
+        return self._ask_read(log_name(self.log.active.base_offset), position, wanted_bytes)
+
+    def _look_at(self, view: memoryview) -> list[Any]:
+        """Take in the batches of *view*, which begins at the active segment's end."""
+        active = self.log.active
+        size_bytes = self.sizes[log_name(active.base_offset)]
+        at = 0
+        while at < len(view):
+            head = read_head(view, at)
+            left_bytes = size_bytes - active.size_bytes
+            if head is None and len(view) - at < left_bytes and at:
+                break  # the head itself is cut by the end of what was read
+            why = self._what_is_wrong(view, head, at, left_bytes)
+            if why is not None:
+                return self._cut_here(why)
+            assert head is not None
+            if at + head.size_bytes > len(view):
+                return self._scan_on(size_bytes, at_least_bytes=head.size_bytes)
+            if not crc_is_right(view, head):
+                return self._cut_here(f"checksum mismatch at {active.size_bytes}")
+            self._take(head)
+            at += head.size_bytes
+        return self._scan_on(size_bytes)
+
+    def _what_is_wrong(
+        self, view: memoryview, head: BatchHead | None, at: int, left_bytes: int
+    ) -> str | None:
+        where = f"at {self.log.active.size_bytes} of {self.log.file(self.log.active)}"
+        if head is None:
+            return f"no batch head {where}: {len(view) - at} bytes read"
+        if head.size_bytes > left_bytes:
+            return f"batch {where} needs {head.size_bytes} bytes, the file has {left_bytes}"
+        if head.base_offset != self.log.end_offset:
+            return f"batch {where}: expected offset {self.log.end_offset}, got {head.base_offset}"
+        return None
+
+    def _take(self, head: BatchHead) -> None:
+        end_offset = head.base_offset + head.last_offset_delta + 1
+        self.log.active.append(head.base_offset, end_offset, head.size_bytes, head.commit_timestamp_ms)
+        self.scanned_bytes += head.size_bytes
+        if head.writer_id >= 0:
+            self.writers.add(
+                head.writer_id, head.batch_sequence, head.base_offset, end_offset, head.commit_timestamp_ms
+            )
+
+    def _cut_here(self, why: str) -> list[Any]:
+        """Cut the active segment at its end so far, and remove all later ones."""
+        self.stage = Stage.CUT
+        active = self.log.active
+        name = log_name(active.base_offset)
+        later = [base for base in self._bases if base > active.base_offset]
+        lost_bytes = self.sizes[name] - active.size_bytes
+        lost_bytes += sum(self.sizes[log_name(base)] for base in later)
+        self.cut = Cut(self.log.end_offset, lost_bytes, why)
+        effects: list[Any] = []
+        # From the back: a crash in between leaves a log without a hole.
+        for base in reversed(later):
+            effects.append(f.RemoveFile(self._token(), f"{self.folder}/{log_name(base)}"))
+            effects.append(f.RemoveFile(self._token(), f"{self.folder}/{index_name(base)}"))
+        effects.append(f.RemoveFile(self._token(), f"{self.folder}/{index_name(active.base_offset)}"))
+        effects.append(f.TruncateFile(self._token(), f"{self.folder}/{name}", active.size_bytes))
+        return effects
+
+    def _finish(self) -> None:
+        self.stage = Stage.DONE
+        self.epochs.truncate(self.log.end_offset)
+        self.high_watermark = min(self.high_watermark, self.log.end_offset)
+        self.writers.expire(self.log.active.max_timestamp_ms)
+
+    # ---- effects -------------------------------------------------------------------------------
+
+    def _token(self) -> int:
+        token = self.next_token()
+        self._outstanding.add(token)
+        return token
+
+    def _ask_read(self, name: str, position: int, size_bytes: int) -> list[Any]:
+        return [f.ReadFile(self._token(), f"{self.folder}/{name}", position, size_bytes)]
