@@ -1,1 +1,1 @@
-"""The two commands, `flussd` and `fluss-sim`: options in, exit status out."""
+"""The commands `flussd` and `fluss-sim`: options in, exit status out."""

@@ -1,0 +1,110 @@
+"""`flussd local` from its options to its exit status.
+
+Imports the server, and is imported only when one is to run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from flussd.runtime_real import crash, datadir
+from flussd.runtime_real.cluster import LocalCluster, NodeFailed
+from flussd.runtime_real.config import ConfigError, parse_options
+from flussd.runtime_real.listening import bind_all
+from flussd.runtime_real.malloc import keep_pages
+
+EXIT_USER: Final = 1
+EXIT_BUG: Final = 70
+
+SNIPPET: Final = """\
+    config = fluss.Config({{"bootstrap.servers": "{servers}"}})
+    connection = await fluss.FlussConnection.create(config)
+    admin = connection.get_admin()
+"""
+
+SURVIVES: Final = {
+    "page_cache": "a killed process loses nothing acknowledged; a power cut may take the last records",
+    "group_fsync": "neither a killed process nor a power cut loses anything acknowledged",
+}
+
+
+def local(
+    data_dir: Path | None, port: int, tablets: int | None, host: str, settings: tuple[str, ...]
+) -> int:
+    """Run a cluster until it is told to stop; return the exit status."""
+    logging.basicConfig(format="flussd: %(message)s", level=logging.INFO, stream=sys.stderr)
+    with contextlib.ExitStack() as stack:
+        try:
+            options = parse_options(settings)
+            path = stack.enter_context(datadir.temporary_data_directory()) if data_dir is None else data_dir
+            data = datadir.open_data_directory(path, tablets)
+            stack.callback(data.close)
+            listening = bind_all(host, port, 1 + data.tablet_count)
+        except ConfigError as error:
+            return _fail(str(error))
+        keep_pages()
+        cluster = LocalCluster(data, host, listening, options)
+        stack.callback(cluster.close)
+        cluster.on_ready = lambda: _banner(cluster, data_dir)
+        return _run(cluster)
+
+
+def _run(cluster: LocalCluster) -> int:
+    try:
+        trio.run(_until_signalled, cluster)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the process
+        cause = _unwrapped(error)
+        if isinstance(cause, NodeFailed):
+            return _fail(str(cause))
+        sys.stderr.write(crash.report(cause, cluster.drivers(), cluster.data.path))
+        return EXIT_BUG
+    return 0
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    """Return what a nursery wrapped, where that is a single exception."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+async def _until_signalled(cluster: LocalCluster) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_at_signal, cluster, signals)
+            await cluster.run()
+            nursery.cancel_scope.cancel()
+
+
+async def _stop_at_signal(cluster: LocalCluster, signals: object) -> None:
+    async for _ in signals:  # type: ignore[attr-defined]
+        cluster.stop()
+
+
+def _banner(cluster: LocalCluster, data_dir: Path | None) -> None:
+    gc.collect()
+    gc.freeze()  # what start-up made stays for good; the collector need not look at it again
+    servers = cluster.bootstrap_servers
+    where = f"data in {data_dir}" if data_dir is not None else "data is temporary and goes away at the end"
+    durability = cluster.options.durability
+    lines = [
+        f"flussd ready bootstrap.servers={servers} tablets={','.join(cluster.tablet_addresses)}",
+        "connect with the official client (pip install pyfluss):",
+        SNIPPET.format(servers=servers).rstrip(),
+        f"{where}; log.durability={durability}: {SURVIVES[durability]}",
+        "Ctrl-C stops it in order",
+    ]
+    print("\n".join(lines), flush=True)
+
+
+def _fail(text: str) -> int:
+    print("flussd: " + " ".join(text.split()), file=sys.stderr)
+    return EXIT_USER

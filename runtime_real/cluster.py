@@ -1,0 +1,214 @@
+"""A whole cluster in one process: registry, coordinator and tablet servers, each with its folder.
+
+They start in this order, each when what it needs is ready, and stop in the opposite one. The caller
+owes it: `run` on one thread under trio, all other calls on the same thread, and the end of the
+process (or of the cluster's use) after an exception out of `run`.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+
+from flussd.core.coordinator.coordinator import Coordinator, CoordinatorConfig
+from flussd.core.driver import Driver
+from flussd.core.edge.requests import Edge
+from flussd.core.machine import Announce, Fatal, Stopped
+from flussd.core.registry.registry import RegistryMachine
+from flussd.core.tablet.config import Durability, TabletConfig
+from flussd.core.tablet.tablet import TabletServer
+from flussd.runtime_real import datadir
+from flussd.runtime_real.config import Options
+from flussd.runtime_real.datadir import DataDirectory
+from flussd.runtime_real.hub import Hub
+from flussd.runtime_real.listening import advertised
+from flussd.runtime_real.network import Addresses
+from flussd.runtime_real.node import Node, registry_node, server_node
+from flussd.runtime_real.registry import RegistryLink, RegistrySessions
+
+STOP_MS_MAX: Final = 10_000
+"""How long an orderly stop may take; what is not durable by then counts as killed."""
+
+READY: Final = "ready"
+"""What each machine announces once it serves."""
+
+LOG: Final = logging.getLogger("flussd")
+
+
+class NodeFailed(Exception):  # noqa: N818 - a fact, as events are
+    """A machine found that its node cannot go on; the text is for the user."""
+
+
+@attrs.define(eq=False)
+class LocalCluster:
+    """One cluster; *listening* holds the coordinator's socket, then one for each tablet server."""
+
+    data: DataDirectory
+    host: str
+    listening: list[socket.socket]
+    options: Options = attrs.Factory(Options)
+    on_ready: Callable[[], None] = lambda: None
+    hub: Hub = attrs.Factory(Hub)
+    nodes: list[Node] = attrs.Factory(list)
+    is_ready: bool = False
+    is_stopping: bool = False
+    failure: NodeFailed | None = None
+    _addresses: Addresses = attrs.Factory(Addresses)
+    _sessions: RegistrySessions = attrs.field(init=False)
+    _begun: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        assert __debug__, "flussd checks itself with assertions: it does not run under python -O"
+        self._sessions = RegistrySessions(self.hub)
+        self.nodes.append(
+            registry_node(
+                self.hub,
+                self.data.node_folder("registry"),
+                RegistryMachine(),
+                self._sessions,
+                self._announced,
+            )
+        )
+        self._add_coordinator()
+        for server_id in range(self.data.tablet_count):
+            self._add_tablet(server_id)
+
+    # ---- what the caller sees ------------------------------------------------------------------
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Where clients begin: `host:port` of the coordinator."""
+        return f"{advertised(self.host)}:{self._port(0)}"
+
+    @property
+    def tablet_addresses(self) -> tuple[str, ...]:
+        """Return `host:port` of each tablet server."""
+        return tuple(f"{advertised(self.host)}:{self._port(1 + n)}" for n in range(self.data.tablet_count))
+
+    @property
+    def registry(self) -> Node:
+        """Return the registry's node."""
+        return self.nodes[0]
+
+    @property
+    def coordinator(self) -> Node:
+        """Return the coordinator's node."""
+        return self.nodes[1]
+
+    @property
+    def tablets(self) -> list[Node]:
+        """Return the tablet servers' nodes, by id."""
+        return self.nodes[2:]
+
+    async def run(self) -> None:
+        """Serve until `stop` is done; raise NodeFailed when a machine gave up."""
+        self._start(self.registry)
+        await self.hub.run()
+        if self.failure is not None:
+            raise self.failure
+
+    def stop(self) -> None:
+        """Stop in order: tablet servers, coordinator, registry; within ten seconds."""
+        if self.is_stopping:
+            return
+        self.is_stopping = True
+        self.hub.call_at(self.hub.time.now_ms + STOP_MS_MAX, self._give_up)
+        if not self._begun:
+            self.registry.driver.stop()
+            return
+        for node in self.tablets:
+            node.driver.stop()
+
+    def close(self) -> None:
+        """Give back threads, files, sockets and the lock; `run` has ended."""
+        for listening in self.listening:
+            listening.close()
+        self.hub.close()
+        for node in self.nodes:
+            node.disk.close()
+        self.data.close()
+
+    def drivers(self) -> list[tuple[str, Driver]]:
+        """Return the drivers with their names, for a crash report."""
+        return [(node.name, node.driver) for node in self.nodes]
+
+    # ---- wiring --------------------------------------------------------------------------------
+
+    def _port(self, n: int) -> int:
+        return int(self.listening[n].getsockname()[1])
+
+    def _add_coordinator(self) -> None:
+        config = CoordinatorConfig()
+        self._add_server("coordinator", Coordinator(config), Edge(1, frozenset()), "memory:coordinator")
+
+    def _add_tablet(self, server_id: int) -> None:
+        address = f"memory:{server_id}"
+        config = TabletConfig(
+            server_id=server_id,
+            host=advertised(self.host),
+            port=self._port(1 + server_id),
+            internal_address=address,
+            durability=Durability(self.options.durability),
+            segment_bytes=self.options.segment_bytes,
+        )
+        self._add_server(f"tablet-{server_id}", TabletServer(config), Edge(2, frozenset()), address)
+
+    def _add_server(self, name: str, machine: Any, edge: Edge, internal_address: str) -> None:
+        link = RegistryLink(len(self.nodes), self.hub, self.registry.driver)
+        self._sessions.links[link.number] = link
+        self.nodes.append(
+            server_node(
+                self.hub,
+                name,
+                self.data.node_folder(name),
+                machine,
+                edge,
+                addresses=self._addresses,
+                internal_address=internal_address,
+                link=link,
+                announced=self._announced,
+            )
+        )
+
+    def _start(self, node: Node) -> None:
+        node.start(boot_id=datadir.boot_id(), directory_id=self.data.node_directory_id(node.name))
+
+    # ---- what the machines announce ------------------------------------------------------------
+
+    def _announced(self, node: Node, effect: Announce | Stopped | Fatal) -> None:
+        if isinstance(effect, Fatal):
+            self.failure = NodeFailed(f"{node.name}: {effect.text}")
+            self.hub.stop()
+        elif isinstance(effect, Stopped):
+            self._stopped(node)
+        elif effect.what == READY:
+            self._node_is_ready(node)
+
+    def _node_is_ready(self, node: Node) -> None:
+        if node is self.registry and not self.is_stopping:
+            self._begun = True
+            for n, server in enumerate(self.nodes[1:]):
+                assert server.network is not None
+                server.network.listen(self.listening[n])
+                self._start(server)
+        if not self.is_ready and all(READY in one.states for one in self.nodes):
+            self.is_ready = True
+            self.on_ready()
+
+    def _stopped(self, node: Node) -> None:
+        node.shut()
+        if node is self.registry:
+            self.hub.stop()
+        elif node is self.coordinator:
+            self.registry.driver.stop()
+        elif all(one.driver.halted for one in self.tablets):
+            self.coordinator.driver.stop()
+
+    def _give_up(self) -> None:
+        late = ", ".join(node.name for node in self.nodes if not node.driver.halted)
+        LOG.warning("did not stop within %d ms: %s", STOP_MS_MAX, late)
+        self.hub.stop()
