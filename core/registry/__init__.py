@@ -1,1 +1,1 @@
-"""ZooKeeper's data model as a machine: the tree of nodes, sessions and watches."""
+"""The registry: ZooKeeper's data model as a pure machine, embedded and durable."""

@@ -24,6 +24,7 @@ class Outcome(enum.Enum):
     NOT_EMPTY = "not empty"
     NO_CHILDREN_FOR_EPHEMERALS = "ephemerals have no children"
     TOO_LARGE = "larger than a transaction may be"
+    BAD_PATH = "not a path, or not one that this may be done to"
     SESSION_EXPIRED = "session expired"
     UNKNOWN = "unknown"
 
@@ -98,7 +99,10 @@ class GetData:
 
 @attrs.frozen
 class GetChildren:
-    """List the names of a node's children, sorted; with *watch*, tell once when the list changes."""
+    """List the names of a node's children, sorted; with *watch*, tell once when the list changes.
+
+    A node that is missing (NO_NODE) is not watched.
+    """
 
     path: str
     watch: bool = False
@@ -111,9 +115,9 @@ Operation: TypeAlias = Multi | GetData | GetChildren
 class Answer:
     """What became of an operation.
 
-    A multi: *created* has the path of each Create (else None) and *stats* the Stat after each write;
-    when it failed, *failed_index* is the write that was refused. GetData: *data* and *stat* (also when
-    watched and missing: NO_NODE). GetChildren: *children* and *stat*.
+    A multi: *created* has the path of each Create (else None) and *stats* the Stat after each Create and
+    SetData (else None); when it failed, *failed_index* is the write that was refused (-1: the whole).
+    GetData: *data* and *stat* (also when watched and missing: NO_NODE). GetChildren: *children* and *stat*.
     """
 
     outcome: Outcome
@@ -178,7 +182,12 @@ class RegistrySessionLost:
 
 @attrs.frozen
 class SessionRequested:
-    """A client at *link* wants a session, or to go on with *session_id* (0: a new one)."""
+    """A client at *link* wants a session, or to go on with *session_id* (0: a new one).
+
+    Going on keeps the ephemeral nodes and the first timeout, and takes the session from any other link,
+    whose operations get UNKNOWN from then on. The watches are gone: whoever carries this for a machine
+    tells it, once more, of each watch that has not fired, so that it reads again.
+    """
 
     link: int
     session_id: int
@@ -201,7 +210,10 @@ class SessionEnded:
 
 @attrs.frozen
 class LinkLost:
-    """*link* is gone; its session lives on until its timeout."""
+    """*link* is gone; its session lives on until its timeout, without its watches.
+
+    Effects for a link that is gone may still come, and mean nothing.
+    """
 
     link: int
 
@@ -217,7 +229,11 @@ class OperationReceived:
 
 @attrs.frozen
 class AnswerSession:
-    """Tell *link* its session: *session_id* is 0 when the one it asked for has expired."""
+    """Tell *link* its session: *session_id* is 0 when the one it asked for, or had, has ended.
+
+    The answer to SessionRequested; with 0 also when the session of *link* expired, or SessionEnded is
+    done. It is durable, as is the end of its ephemeral nodes.
+    """
 
     link: int
     session_id: int
