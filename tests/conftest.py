@@ -1,14 +1,18 @@
 """Fixtures of all tests: those that flussd gives its users, and whole processes of flussd."""
 
+import asyncio
 import contextlib
+import inspect
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import attrs
+import fluss
 import pytest
 
 from flussd.testing.pytest_plugin import fluss_cluster, fluss_database
@@ -16,6 +20,7 @@ from flussd.testing.pytest_plugin import fluss_cluster, fluss_database
 __all__ = ["fluss_cluster", "fluss_database"]
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
+SERVERS = os.environ.get("FLUSS_SERVERS")  # of another cluster to run the pyfluss tests against
 COMMAND = (sys.executable, "-m", "flussd.cli.flussd")
 
 
@@ -95,3 +100,93 @@ def run_flussd(child_env):
         return ran.returncode, ran.stdout, ran.stderr
 
     return run
+
+
+# ---- the official client -------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Run a test that is a coroutine in a loop of its own: pyfluss speaks asyncio."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    asyncio.run(asyncio.wait_for(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}), 60))
+    return True
+
+
+@attrs.define(eq=False)
+class Client:
+    """A pyfluss connection, with the few words that most tests need."""
+
+    connection: fluss.FlussConnection
+    database: str
+
+    @property
+    def admin(self):
+        return self.connection.get_admin()
+
+    def path(self, name):
+        return fluss.TablePath(self.database, name)
+
+    async def create(self, name, schema, *, buckets=1, **descriptor):
+        """Create a log table and return it."""
+        wanted = fluss.TableDescriptor(fluss.Schema(schema), bucket_count=buckets, **descriptor)
+        await self.admin.create_table(self.path(name), wanted)
+        return await self.table(name)
+
+    async def table(self, name):
+        return await self.connection.get_table(self.path(name))
+
+    async def ends(self, table, spec=None):
+        """The latest offset of each bucket, or the one that *spec* asks for."""
+        buckets = list(range(table.get_table_info().num_buckets))
+        return await self.admin.list_offsets(
+            table.get_table_path(), buckets, spec or fluss.OffsetSpec.latest()
+        )
+
+    async def arrow(self, table, start=fluss.EARLIEST_OFFSET, scan=None):
+        """All rows from offset *start* of each bucket to the present ends."""
+        scanner = await (scan or table.new_scan()).create_record_batch_log_scanner()
+        buckets = range(table.get_table_info().num_buckets)
+        scanner.subscribe_buckets(dict.fromkeys(buckets, start))
+        return await scanner.to_arrow()
+
+    async def records(self, scanner, count, timeout_ms=15_000):
+        """Poll until *count* records have come, or more."""
+        found = []
+        deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
+        while len(found) < count:
+            assert asyncio.get_running_loop().time() < deadline, f"{len(found)} of {count} records came"
+            found += list(await scanner.poll(500))
+        return found
+
+
+async def append(table, rows):
+    """Append *rows* and wait until all are acknowledged."""
+    async with table.new_append().create_writer() as writer:
+        for row in rows:
+            writer.append(row)
+
+
+@pytest.fixture
+def append_rows():
+    """The function that appends rows and waits for their acknowledgement."""
+    return append
+
+
+@pytest.fixture
+def connect(request):
+    """Connect a pyfluss client: to the session's cluster and a fresh database, or to given ones."""
+
+    @contextlib.asynccontextmanager
+    async def connected(servers=None, database=None, config=None):
+        if servers is None:
+            servers = SERVERS or request.getfixturevalue("fluss_cluster").bootstrap_servers
+        database = database or f"db_{secrets.token_hex(4)}"
+        settings = {"bootstrap.servers": servers, **(config or {})}
+        async with await fluss.FlussConnection.create(fluss.Config(settings)) as connection:
+            await connection.get_admin().create_database(database, ignore_if_exists=True)
+            yield Client(connection, database)
+
+    return connected
