@@ -40,7 +40,7 @@ def local(
     data_dir: Path | None, port: int, tablets: int | None, host: str, settings: tuple[str, ...]
 ) -> int:
     """Run a cluster until it is told to stop; return the exit status."""
-    logging.basicConfig(format="flussd: %(message)s", level=logging.INFO, stream=sys.stderr)
+    logging.basicConfig(format="flussd: %(message)s", level=logging.WARNING, stream=sys.stderr)
     with contextlib.ExitStack() as stack:
         try:
             options = parse_options(settings)

@@ -33,8 +33,11 @@ from flussd.runtime_real.registry import RegistryLink, RegistrySessions
 STOP_MS_MAX: Final = 10_000
 """How long an orderly stop may take; what is not durable by then counts as killed."""
 
+RECOVERED: Final = "recovered"
 READY: Final = "ready"
-"""What each machine announces once it serves."""
+REGISTERED: Final = "registered"
+SERVES: Final = {"registry": RECOVERED, "coordinator": READY}
+"""What each kind of node announces once it serves; a tablet server is REGISTERED."""
 
 LOG: Final = logging.getLogger("flussd")
 
@@ -185,17 +188,23 @@ class LocalCluster:
             self.hub.stop()
         elif isinstance(effect, Stopped):
             self._stopped(node)
-        elif effect.what == READY:
-            self._node_is_ready(node)
+        elif effect.what == self._serving(node):
+            self._node_serves(node, effect.text)
+        else:
+            LOG.warning("%s: %s: %s", node.name, effect.what, effect.text)
 
-    def _node_is_ready(self, node: Node) -> None:
+    def _serving(self, node: Node) -> str:
+        return SERVES.get(node.name, REGISTERED)
+
+    def _node_serves(self, node: Node, text: str) -> None:
+        LOG.info("%s: %s %s", node.name, self._serving(node), text)
         if node is self.registry and not self.is_stopping:
             self._begun = True
             for n, server in enumerate(self.nodes[1:]):
                 assert server.network is not None
                 server.network.listen(self.listening[n])
                 self._start(server)
-        if not self.is_ready and all(READY in one.states for one in self.nodes):
+        if not self.is_ready and all(self._serving(one) in one.states for one in self.nodes):
             self.is_ready = True
             self.on_ready()
 

@@ -175,7 +175,7 @@ class SocketConnection:
         read_bytes = 0
         frame_count = 0
         while self.is_open and self._reads():
-            space = self.frames.space()
+            space = self.frames.writable()
             try:
                 count = self.peer.recv_into(space)
             except BlockingIOError:
@@ -198,12 +198,14 @@ class SocketConnection:
         """Hand whole frames to the driver; what is left over is served in the next wake-up."""
         count = 0
         try:
-            while self.is_open and self._reads() and (frame := self.frames.next_frame()) is not None:
-                if count == frame_count_max:
-                    self._serve_later()
+            for frame in self.frames.frames():
                 count += 1
                 self.unanswered_count += 1
                 self.driver.frame_received(self.number, frame)
+                if count >= frame_count_max:
+                    self._serve_later()
+                if not (self.is_open and self._reads()):
+                    break
         except FrameError:
             self._close()
         return count
