@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from flussd.core.records.batch import BatchHead, BatchProblem
+from flussd.core.records.project import Projection
 
 Span: TypeAlias = tuple[str, int, int]  # file, position, size in bytes
 
@@ -127,7 +128,7 @@ class FetchAnswer:
     error_code: int = 0
     error_text: str = ""
     verify: bool = False
-    projection: tuple[int, ...] | None = None
+    projection: Projection | None = None
     log_start_offset: int = 0
 
 

@@ -1,0 +1,260 @@
+"""Column projection of stored ARROW batches: byte slices and a new head, without decompression.
+
+An Arrow record batch is a small flatbuffer of counts and offsets before a body of buffers. Projecting
+it is choosing the buffers of the wanted top-level columns and writing a new flatbuffer; the body's bytes
+are only referred to. Sources: sections 2.1-2.4 of the record formats. What a client stored may be
+anything: bytes that are no such message raise NotProjectable, nothing else.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from flussd.core.records.batch import BatchHead, read_head
+
+Layout: TypeAlias = tuple[tuple[int, int], ...]  # (nodes, buffers) of each top-level column
+Bytes: TypeAlias = memoryview | bytes
+
+NESTING_MAX: Final = 64
+"""Types nested deeper than this are refused at creation; the walk has a bound of its own."""
+
+CONTINUATION: Final = b"\xff\xff\xff\xff"
+RECORD_BATCH: Final = 3
+APPEND_ONLY: Final = 1
+
+_TWO_BUFFERS: Final = (1, 2)
+_THREE_BUFFERS: Final = (1, 3)
+
+
+class NotProjectable(ValueError):
+    """The stored bytes are not an Arrow record batch of the table's schema."""
+
+
+@attrs.frozen
+class Projection:
+    """The wanted *columns*, ascending, and the layout of every schema that a batch may have."""
+
+    columns: tuple[int, ...]
+    layouts: Mapping[int, Layout]
+
+
+def layout_of(columns: Sequence[Mapping[str, Any]]) -> Layout:
+    """Return the layout of a schema's columns, given as in the schema JSON."""
+    return tuple(_count(column["data_type"]) for column in columns)
+
+
+def _count(data_type: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many nodes and buffers a column of *data_type* has, nested ones included."""
+    nodes = buffers = 0
+    todo = [data_type]
+    while todo:
+        current = todo.pop()
+        name = str(current["type"]).upper()
+        own = _OWN.get(name, _TWO_BUFFERS)
+        nodes, buffers = nodes + own[0], buffers + own[1]
+        if name == "ARRAY":
+            todo.append(current["element_type"])
+        elif name == "MAP":
+            todo += [current["key_type"], current["value_type"]]
+        elif name == "ROW":
+            todo += [field["field_type"] for field in current["fields"]]
+    return nodes, buffers
+
+
+_OWN: Final = {
+    "CHAR": _THREE_BUFFERS,
+    "STRING": _THREE_BUFFERS,
+    "BYTES": _THREE_BUFFERS,
+    "ARRAY": (1, 2),
+    "MAP": (2, 3),  # the list, and the struct of its entries
+    "ROW": (1, 1),
+}
+"""Nodes and buffers of a type itself; every other type has one node and two buffers."""
+
+
+class Projections:
+    """Applies projections to the bytes of a fetch answer."""
+
+    def apply(self, chunks: Sequence[Bytes], projection: Projection) -> list[Bytes]:
+        """Return the projected batches of *chunks*, each of which holds whole ones."""
+        parts: list[Bytes] = []
+        for chunk in chunks:
+            view = memoryview(chunk)
+            for head in _heads(view):
+                parts += _project(view, head, projection)
+        return parts
+
+
+def _heads(view: memoryview) -> Iterator[BatchHead]:
+    at = 0
+    while at < len(view):
+        head = read_head(view, at)
+        if head is None or at + head.size_bytes > len(view):
+            raise NotProjectable(f"no whole batch at {at}")
+        yield head
+        at += head.size_bytes
+
+
+def _project(view: memoryview, head: BatchHead, projection: Projection) -> list[Bytes]:
+    head_bytes = HEAD_BYTES[head.magic]
+    batch = view[head.position : head.position + head.size_bytes]
+    if len(batch) == head_bytes:
+        return [batch]
+    layout = projection.layouts.get(head.schema_id)
+    if layout is None:
+        raise NotProjectable(f"the table has no schema {head.schema_id}")
+    statistics_bytes = struct.unpack_from("<i", batch, head_bytes - 4)[0] if head.magic else 0
+    types_bytes = 0 if head.attributes & APPEND_ONLY else head.record_count
+    arrow_at = head_bytes + statistics_bytes + types_bytes
+    if statistics_bytes < 0 or arrow_at > len(batch):
+        raise NotProjectable(f"statistics of {statistics_bytes} bytes in a batch of {len(batch)}")
+    types = batch[head_bytes + statistics_bytes : arrow_at]
+    metadata, body = _project_message(batch[arrow_at:], layout, projection.columns)
+    new_head = bytearray(batch[:head_bytes])
+    size_bytes = head_bytes + len(types) + len(metadata) + sum(map(len, body))
+    struct.pack_into("<i", new_head, 8, size_bytes - 12)
+    if head.magic:
+        struct.pack_into("<i", new_head, head_bytes - 4, 0)  # statistics are not sent
+    return [bytes(new_head), types, metadata, *body]
+
+
+HEAD_BYTES: Final = (48, 52, 56)
+
+
+def _project_message(
+    message: memoryview, layout: Layout, columns: tuple[int, ...]
+) -> tuple[bytes, list[Bytes]]:
+    """Return the new encapsulated metadata, and the slices of the body that it describes."""
+    if len(message) < 8 or message[:4] != CONTINUATION:
+        raise NotProjectable("expected an encapsulated Arrow message")
+    (metadata_bytes,) = struct.unpack_from("<i", message, 4)
+    if not 0 < metadata_bytes <= len(message) - 8:
+        raise NotProjectable(f"metadata of {metadata_bytes} bytes in {len(message)}")
+    body = message[8 + metadata_bytes :]
+    try:
+        batch = _read_metadata(message[8 : 8 + metadata_bytes])
+    except struct.error as error:
+        raise NotProjectable(f"metadata: {error}") from error
+    known = sum(nodes for nodes, _ in layout), sum(buffers for _, buffers in layout)
+    if (len(batch.nodes), len(batch.buffers)) != known:
+        got = len(batch.nodes), len(batch.buffers)
+        raise NotProjectable(f"nodes and buffers: expected {known} for the schema, got {got}")
+    nodes: list[tuple[int, int]] = []
+    buffers: list[tuple[int, int]] = []
+    slices: list[Bytes] = []
+    offset = 0
+    for first_node, node_count, first_buffer, buffer_count in _places(layout, columns):
+        nodes += batch.nodes[first_node : first_node + node_count]
+        for index in range(first_buffer, first_buffer + buffer_count):
+            start, size_bytes = batch.buffers[index]
+            last = index + 1 == len(batch.buffers)
+            end = len(body) if last else batch.buffers[index + 1][0]
+            if not 0 <= start <= end <= len(body):
+                raise NotProjectable(f"buffer {index} at [{start}, {end}) of {len(body)}")
+            buffers.append((offset, size_bytes))
+            offset += end - start
+            if end > start:
+                slices.append(body[start:end])
+    return _metadata(batch.row_count, nodes, buffers, offset, batch.codec), slices
+
+
+def _places(layout: Layout, columns: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (first node, nodes, first buffer, buffers) of each wanted column that the schema has."""
+    wanted = frozenset(columns)
+    node = buffer = 0
+    for column, (nodes, buffers) in enumerate(layout):
+        if column in wanted:
+            yield node, nodes, buffer, buffers
+        node, buffer = node + nodes, buffer + buffers
+
+
+@attrs.frozen
+class _Batch:
+    """What the flatbuffer of a record batch says; *codec* is None for raw buffers."""
+
+    row_count: int
+    nodes: list[tuple[int, int]]
+    buffers: list[tuple[int, int]]
+    codec: int | None
+
+
+def _field(data: memoryview, table: int, index: int) -> int:
+    """Return where a table's field is, 0 when it is absent."""
+    vtable = table - struct.unpack_from("<i", data, table)[0]
+    if not 0 <= vtable < len(data):
+        raise NotProjectable(f"vtable at {vtable} of {len(data)}")
+    (vtable_bytes,) = struct.unpack_from("<H", data, vtable)
+    if 4 + 2 * index >= vtable_bytes:
+        return 0
+    (offset,) = struct.unpack_from("<H", data, vtable + 4 + 2 * index)
+    return table + offset if offset else 0
+
+
+def _follow(data: memoryview, at: int) -> int:
+    target: int = at + struct.unpack_from("<I", data, at)[0]
+    if not at or target >= len(data):
+        raise NotProjectable(f"a reference from {at} to {target} of {len(data)}")
+    return target
+
+
+def _pairs(data: memoryview, at: int) -> list[tuple[int, int]]:
+    """Return a vector of structs of two 64-bit integers."""
+    vector = _follow(data, at)
+    (count,) = struct.unpack_from("<I", data, vector)
+    if vector + 4 + 16 * count > len(data):
+        raise NotProjectable(f"a vector of {count} at {vector} of {len(data)}")
+    numbers = struct.unpack_from(f"<{2 * count}q", data, vector + 4)
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _read_metadata(data: memoryview) -> _Batch:
+    (root,) = struct.unpack_from("<I", data, 0)
+    kind_at = _field(data, root, 1)
+    if not kind_at or data[kind_at] != RECORD_BATCH:
+        raise NotProjectable("expected a record batch message")
+    table = _follow(data, _field(data, root, 2))
+    rows_at = _field(data, table, 0)
+    row_count = struct.unpack_from("<q", data, rows_at)[0] if rows_at else 0
+    nodes, buffers = _pairs(data, _field(data, table, 1)), _pairs(data, _field(data, table, 2))
+    codec = None
+    compression_at = _field(data, table, 3)
+    if compression_at:
+        compression = _follow(data, compression_at)
+        codec_at = _field(data, compression, 0)
+        codec = struct.unpack_from("<b", data, codec_at)[0] if codec_at else 0
+    return _Batch(row_count, nodes, buffers, codec)
+
+
+def _metadata(
+    row_count: int,
+    nodes: list[tuple[int, int]],
+    buffers: list[tuple[int, int]],
+    body_bytes: int,
+    codec: int | None,
+) -> bytes:
+    """Write the flatbuffer of a record batch, encapsulated; the layout of section 2.4."""
+    out = bytearray(96 if codec is not None else 80)
+    struct.pack_into("<I", out, 0, 16)
+    struct.pack_into("<6H", out, 4, 12, 24, 16, 18, 4, 8)  # vtable of Message
+    struct.pack_into("<i", out, 16, 12)
+    struct.pack_into("<I", out, 20, 56 - 20)
+    struct.pack_into("<q", out, 24, body_bytes)
+    struct.pack_into("<hB", out, 32, 4, RECORD_BATCH)  # version 5
+    struct.pack_into("<6H", out, 40, 12, 24, 8, 4, 16, 20 if codec is not None else 0)
+    struct.pack_into("<i", out, 56, 16)
+    struct.pack_into("<q", out, 64, row_count)
+    if codec is not None:
+        struct.pack_into("<I", out, 76, 88 - 76)
+        struct.pack_into("<4H", out, 80, 8, 8, 4, 5)  # vtable of BodyCompression
+        struct.pack_into("<ibB", out, 88, 8, codec, 0)
+    for at, pairs in ((60, nodes), (72, buffers)):
+        out += bytes(-(len(out) + 4) % 8)
+        struct.pack_into("<I", out, at, len(out) - at)
+        out += struct.pack("<I", len(pairs))
+        out += struct.pack(f"<{2 * len(pairs)}q", *(number for pair in pairs for number in pair))
+    out += bytes(-len(out) % 8)
+    return CONTINUATION + struct.pack("<i", len(out)) + bytes(out)

@@ -1,0 +1,291 @@
+"""The replicas of a tablet server: found on its disk, told their roles, erased when they are dropped.
+
+Directories are keyed by id and never found by name; a directory is erased only when the catalog says
+in so many words that its bucket is dropped. Completions of disk effects come back to the replica that
+asked, by token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import attrs
+
+from flussd.core.files import FolderListed, FolderRemoved, ListFolder, RemoveFolder
+from flussd.core.machine import ContinueLater
+from flussd.core.replica import events as e
+from flussd.core.replica.events import BucketKey
+from flussd.core.replica.replica import Replica
+from flussd.core.replica.stored import ReplicaConfig, Role
+from flussd.core.tablet.parked import Waiter
+from flussd.core.wire.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from flussd.core.tablet.tablet import TabletServer
+
+ROOT: Final = "buckets"
+
+RECOVERIES_PER_STEP: Final = 32
+"""Recoveries begun in one step: opening a bucket costs about 20 us and its first reads."""
+
+RETRY_AFTER_MS: Final = 500
+"""Pause before a replica in trouble reads its files again: disks fill and empty in seconds."""
+
+
+def folder_of(key: BucketKey) -> str:
+    """Return the folder of a bucket, relative to the server's."""
+    table_id, partition_id, bucket = key
+    partition = f"-p{partition_id}" if partition_id >= 0 else ""
+    return f"{ROOT}/{table_id}{partition}/{bucket}"
+
+
+def key_of(path: str) -> tuple[BucketKey, str] | None:
+    """Return the bucket and the file name that *path* tells; None for other files."""
+    parts = path.split("/")
+    if len(parts) != 4 or parts[0] != ROOT:
+        return None
+    table, _, partition = parts[1].partition("-p")
+    numbers = (table, partition or "0", parts[2])
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        return None
+    key = (int(table), int(partition) if partition else -1, int(parts[2]))
+    return (key, parts[3]) if folder_of(key) == "/".join(parts[:3]) else None
+
+
+@attrs.define(eq=False)
+class RetryWaiter(Waiter):
+    """A bucket that begins again, or is erased again, when its pause is over."""
+
+    key: BucketKey = (-1, -1, -1)
+    erase: bool = False
+
+
+@attrs.define(eq=False)
+class Buckets:
+    """All replicas of a server; see the module's text."""
+
+    server: TabletServer
+    config: ReplicaConfig
+    replicas: dict[BucketKey, Replica] = attrs.Factory(dict)
+    owners: dict[int, Replica] = attrs.Factory(dict)  # token -> who asked
+    dropping: dict[BucketKey, int] = attrs.Factory(dict)  # -> leader epoch of the drop
+    erasing: dict[int, BucketKey] = attrs.Factory(dict)  # token of a RemoveFolder
+    listings: dict[int, BucketKey | None] = attrs.Factory(dict)  # token -> bucket; None: at the start
+    found: list[tuple[BucketKey, dict[str, int]]] = attrs.Factory(list)  # to be recovered yet
+    listed: bool = False
+    checkpoints_due: dict[BucketKey, None] = attrs.Factory(dict)
+
+    # ---- the start -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Look for the buckets that the disk holds."""
+        token = self.server.next_token()
+        self.listings[token] = None
+        self.server.emit(ListFolder(token, ROOT))
+
+    def folder_listed(self, event: FolderListed) -> None:
+        """A listing came: of everything, or of one bucket that begins again."""
+        wanted = self.listings.pop(event.token)
+        if event.error is not None:
+            self._listing_failed(wanted)
+            return
+        sizes: dict[BucketKey, dict[str, int]] = {}
+        for path, size_bytes in event.files:
+            known = key_of(path)
+            if known is not None:
+                sizes.setdefault(known[0], {})[known[1]] = size_bytes
+        if wanted is None:
+            self.listed = True
+            self.found = sorted(sizes.items(), reverse=True)
+            self.go_on()
+        elif wanted in self.replicas:
+            self.step(self.replicas[wanted], e.FilesListed(sizes.get(wanted, {})))
+
+    def _listing_failed(self, wanted: BucketKey | None) -> None:
+        if wanted is None:
+            self.server.retry_later(RetryWaiter(-1, -1, self.server.now_ms + RETRY_AFTER_MS))
+        elif wanted in self.replicas:
+            token = self.server.next_token()
+            self.listings[token] = wanted
+            self.server.emit(ListFolder(token, folder_of(wanted)))
+
+    def go_on(self) -> None:
+        """Begin some recoveries; more in a later step, so that others get their turn."""
+        for _ in range(min(RECOVERIES_PER_STEP, len(self.found))):
+            key, sizes = self.found.pop()
+            self.step(self._add(key), e.FilesListed(sizes))
+        if self.found:
+            self.server.emit(ContinueLater(0))
+        else:
+            self.server.registration.go_on()
+
+    @property
+    def recovered(self) -> bool:
+        """Whether every bucket found at the start was read, or cannot be read now."""
+        return self.listed and not self.found and not self._recovering()
+
+    def _recovering(self) -> bool:
+        return any(replica.role is Role.RECOVERING for replica in self.replicas.values())
+
+    def _add(self, key: BucketKey) -> Replica:
+        replica = Replica(key, folder_of(key), self.config, self.server.next_token)
+        self.replicas[key] = replica
+        return replica
+
+    # ---- roles ---------------------------------------------------------------------------------
+
+    def give(self, key: BucketKey, epoch: int, incarnation: int) -> None:
+        """The catalog names us as leader."""
+        if key in self.dropping:
+            return
+        replica = self.replicas.get(key)
+        if replica is None:
+            replica = self._add(key)
+            self.step(replica, e.FilesListed({}))
+        if replica.role is Role.LEADER and (replica.epoch, replica.incarnation) == (epoch, incarnation):
+            self.server.reports.leading(key, epoch)  # the coordinator may be a new one
+            return
+        self.step(replica, e.LeadershipGiven(epoch, incarnation))
+
+    def take(self, key: BucketKey) -> None:
+        """The catalog names another, or nobody."""
+        replica = self.replicas.get(key)
+        if replica is not None:
+            self.step(replica, e.LeadershipTaken())
+
+    def take_all(self) -> None:
+        """Our registration is gone: nothing is led until we are registered anew."""
+        for key in list(self.replicas):
+            self.take(key)
+
+    def drop(self, key: BucketKey, epoch: int) -> None:
+        """The catalog says that the bucket is dropped: erase it once nothing is in flight."""
+        if key in self.dropping:
+            return
+        replica = self.replicas.get(key)
+        self.dropping[key] = epoch
+        if replica is not None:
+            self.step(replica, e.LeadershipTaken())
+        self._erase_if_idle(key)
+
+    def _erase_if_idle(self, key: BucketKey) -> None:
+        replica = self.replicas.get(key)
+        erasing = key in self.erasing.values()
+        if erasing or (replica is not None and (replica.busy or replica.role is Role.RECOVERING)):
+            return
+        self.replicas.pop(key, None)
+        token = self.server.next_token()
+        self.erasing[token] = key
+        self.server.emit(RemoveFolder(token, folder_of(key)))
+
+    def folder_removed(self, event: FolderRemoved) -> None:
+        """A dropped bucket's files are gone, or will be tried again."""
+        key = self.erasing.pop(event.token)
+        if event.error is not None:
+            due_ms = self.server.now_ms + RETRY_AFTER_MS
+            self.server.retry_later(RetryWaiter(-1, -1, due_ms, key=key, erase=True))
+            return
+        epoch = self.dropping.pop(key)
+        self.server.reports.deleted(key, epoch)
+
+    # ---- requests and completions --------------------------------------------------------------
+
+    def append(self, key: BucketKey, asked: e.AppendAsked) -> None:
+        """Hand a batch to its replica, or refuse it."""
+        replica = self.replicas.get(key)
+        if replica is None or key in self.dropping:
+            code, text = self.why_not(key)
+            self.server.produces.answered(e.AppendAnswered(asked.ticket, -1, code, text))
+            return
+        self.step(replica, asked)
+
+    def why_not(self, key: BucketKey) -> tuple[ErrorCode, str]:
+        """Tell why a bucket is not served here."""
+        if key in self.dropping or not self.server.knows_bucket(key):
+            text = f"table {key[0]} has no such bucket: {key[2]}"
+            return ErrorCode.UNKNOWN_TABLE_OR_BUCKET_EXCEPTION, text
+        replica = self.replicas.get(key)
+        if replica is not None and replica.role is Role.TROUBLED:
+            return ErrorCode.LOG_STORAGE_EXCEPTION, replica.trouble
+        return ErrorCode.NOT_LEADER_OR_FOLLOWER, "this server does not lead the bucket"
+
+    def completed(self, event: Any) -> None:
+        """A disk effect of a replica ended."""
+        self.step(self.owners.pop(event.token), event)
+
+    def retry(self, waiter: RetryWaiter) -> None:
+        """A pause is over."""
+        if waiter.key[0] < 0:
+            self.start()
+        elif waiter.erase:
+            self._erase_if_idle(waiter.key)
+        elif waiter.key in self.replicas:
+            self.step(self.replicas[waiter.key], e.RetryDue())
+
+    def step(self, replica: Replica, event: Any) -> None:
+        """Step a replica; pass its effects on and see to its news."""
+        mixed: list[Any] = []
+        replica.step(event, mixed)
+        for item in mixed:
+            news = self.NEWS.get(type(item))
+            if news is not None:
+                news(self, item)
+            else:
+                self.owners[item.token] = replica
+                self.server.emit(item)
+        if replica.key in self.dropping and replica.key in self.replicas:
+            self._erase_if_idle(replica.key)
+
+    # ---- news ----------------------------------------------------------------------------------
+
+    def _answered(self, news: e.AppendAnswered) -> None:
+        self.server.produces.answered(news)
+
+    def _moved(self, news: e.WatermarkMoved) -> None:
+        self.server.wake(news.key)
+
+    def _leading(self, news: e.Leading) -> None:
+        self.server.reports.leading(news.key, news.epoch)
+        self.server.wake(news.key)
+
+    def _left(self, news: e.LeadershipLeft) -> None:
+        self.server.fetches.forget_places(news.key)
+        self.server.wake(news.key)
+
+    def _troubled(self, news: e.Troubled) -> None:
+        self.server.reports.failed(news.key, news.text)
+        due_ms = self.server.now_ms + RETRY_AFTER_MS
+        self.server.retry_later(RetryWaiter(-1, -1, due_ms, key=news.key))
+        self._checkpoint_done(e.CheckpointDone(news.key))
+        self.server.registration.go_on()
+
+    def _recovered(self, _: e.Recovered) -> None:
+        if not self.found:
+            self.server.registration.go_on()
+
+    def _listing_wanted(self, news: e.ListingWanted) -> None:
+        token = self.server.next_token()
+        self.listings[token] = news.key
+        self.server.emit(ListFolder(token, folder_of(news.key)))
+
+    def ask_checkpoints(self) -> None:
+        """Ask every replica for a checkpoint: the server stops."""
+        for key, replica in list(self.replicas.items()):
+            self.checkpoints_due[key] = None
+            self.step(replica, e.CheckpointAsked())
+
+    def _checkpoint_done(self, news: e.CheckpointDone) -> None:
+        if self.checkpoints_due.pop(news.key, 0) is None:
+            self.server.registration.go_on()
+
+    NEWS: ClassVar[dict[type, Callable[[Buckets, Any], None]]] = {
+        e.AppendAnswered: _answered,
+        e.WatermarkMoved: _moved,
+        e.Leading: _leading,
+        e.LeadershipLeft: _left,
+        e.Troubled: _troubled,
+        e.Recovered: _recovered,
+        e.ListingWanted: _listing_wanted,
+        e.CheckpointDone: _checkpoint_done,
+    }

@@ -1,0 +1,321 @@
+"""FETCH_LOG: what each bucket can give now, or a place in the queue until there is enough.
+
+A request is worked through bucket by bucket; where the place of an offset must be looked for in the
+file, it waits for that read and goes on from there. A parked request is woken in the step in which a
+watermark moves. Each answer has all requested buckets; one segment's bytes for each at most.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from flussd.core.connections import FetchAnswer, FetchAnswerTable, ReplyError, RequestReceived, SendSpans
+from flussd.core.files import FileRead, ReadFile
+from flussd.core.limits import FETCH_BUCKET_BYTES_MAX, FETCH_WAIT_DEFAULT_MS
+from flussd.core.log.log import Located, LookFrom
+from flussd.core.log.segment import Segment
+from flussd.core.records.project import Projection
+from flussd.core.replica.events import BucketKey
+from flussd.core.replica.replica import Replica
+from flussd.core.replica.stored import Role
+from flussd.core.tablet.locate import Seek, Walk, WalkEnd
+from flussd.core.tablet.parked import Waiter
+from flussd.core.tablet.produce import HELD_CODES
+from flussd.core.wire.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from flussd.core.tablet.tablet import TabletServer
+
+EARLIEST: Final = -2
+"""The offset by which a client asks for the log's start."""
+
+PLACES_MAX: Final = 1024
+"""Found places of cold batches that are remembered, for the reads that follow at once."""
+
+DO_NOT_END_A_WAIT: Final = frozenset(
+    {ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.UNKNOWN_TABLE_OR_BUCKET_EXCEPTION}
+)
+
+
+@attrs.frozen
+class Slot:
+    """One bucket of a request: where in the answer, and what is asked."""
+
+    table: int
+    key: BucketKey
+    partition_id: int | None
+    fetch_offset: int
+    max_bytes: int
+    projection: Projection | None
+    refused: ErrorCode = ErrorCode.NONE
+    refused_text: str = ""
+
+
+@attrs.define(eq=False)
+class FetchWaiter(Waiter):
+    """A fetch on its way, or parked."""
+
+    max_bytes: int = 0
+    min_bytes: int = 0
+    table_ids: tuple[int, ...] = ()
+    slots: tuple[Slot, ...] = ()
+    answers: list[FetchAnswer] = attrs.Factory(list)  # of the slots worked through so far
+    got_bytes: int = 0
+    ends_wait: bool = False
+    may_wait: bool = True
+
+    def restart(self) -> None:
+        """Begin again with the first bucket."""
+        self.answers, self.got_bytes, self.ends_wait = [], 0, False
+
+
+@attrs.frozen
+class Place:
+    """Where a batch is: *size_bytes* of it at *position* of a segment, or why that is unknown."""
+
+    segment_base: int
+    position: int
+    size_bytes: int
+    error: ErrorCode = ErrorCode.NONE
+    text: str = ""
+
+
+@attrs.define(eq=False)
+class Fetches:
+    """The fetches of a tablet server."""
+
+    server: TabletServer
+    walks: dict[int, tuple[Walk, BucketKey, FetchWaiter]] = attrs.Factory(dict)  # token -> walk
+    places: OrderedDict[tuple[BucketKey, int], Place] = attrs.Factory(OrderedDict)
+
+    # ---- a request comes in --------------------------------------------------------------------
+
+    def received(self, event: RequestReceived) -> None:
+        """Take a request in."""
+        asked = event.message
+        slots: list[Slot] = []
+        for index, table in enumerate(asked.tables_req):
+            if table.HasField("filter_predicate") != table.HasField("filter_schema_id"):
+                text = "filter_predicate and filter_schema_id: expected both or neither"
+                self.server.emit(
+                    ReplyError(event.connection, event.request_id, ErrorCode.UNKNOWN_SERVER_ERROR, text)
+                )
+                return
+            slots += self._slots(index, table)
+        min_bytes = asked.min_bytes if asked.HasField("min_bytes") else 0
+        wait_ms = asked.max_wait_ms if asked.HasField("max_wait_ms") else FETCH_WAIT_DEFAULT_MS
+        waiter = FetchWaiter(
+            event.connection,
+            event.request_id,
+            self.server.now_ms + max(0, wait_ms),
+            keys=tuple(slot.key for slot in slots),
+            max_bytes=asked.max_bytes,
+            min_bytes=min_bytes,
+            table_ids=tuple(table.table_id for table in asked.tables_req),
+            slots=tuple(slots),
+            may_wait=min_bytes > 0 and wait_ms > 0,
+        )
+        self.run(waiter)
+
+    def _slots(self, index: int, table: Any) -> list[Slot]:
+        projection, code, text = None, ErrorCode.NONE, ""
+        if table.projection_pushdown_enabled:
+            projection, code, text = self.server.projection_of(
+                table.table_id, tuple(table.projected_fields)
+            )
+        slots = []
+        for bucket in table.buckets_req:
+            partition_id = bucket.partition_id if bucket.HasField("partition_id") else None
+            key = (table.table_id, -1 if partition_id is None else partition_id, bucket.bucket_id)
+            slots.append(
+                Slot(
+                    index,
+                    key,
+                    partition_id,
+                    bucket.fetch_offset,
+                    bucket.max_fetch_bytes,
+                    projection,
+                    code,
+                    text,
+                )
+            )
+        return slots
+
+    # ---- working through it --------------------------------------------------------------------
+
+    def run(self, waiter: FetchWaiter) -> None:
+        """Work on through the buckets, then answer or park; or stop where a place must be found."""
+        while len(waiter.answers) < len(waiter.slots):
+            slot = waiter.slots[len(waiter.answers)]
+            answer = self._answer(waiter, slot)
+            if answer is None:
+                return  # goes on when the place is found
+            waiter.answers.append(answer)
+            waiter.got_bytes += sum(size_bytes for _, _, size_bytes in answer.spans)
+            if answer.error_code and answer.error_code not in DO_NOT_END_A_WAIT:
+                waiter.ends_wait = True
+        enough = waiter.got_bytes >= waiter.min_bytes or waiter.ends_wait
+        if enough or not waiter.may_wait or self.server.now_ms >= waiter.deadline_ms:
+            self._send(waiter)
+        else:
+            self.server.parked.add(waiter)
+
+    def woken(self, waiter: FetchWaiter) -> None:
+        """News of one of its buckets: look again."""
+        self.server.parked.remove(waiter)
+        waiter.restart()
+        self.run(waiter)
+
+    def timed_out(self, waiter: FetchWaiter) -> None:
+        """Its time is up: send what there is."""
+        waiter.may_wait = False
+        waiter.restart()
+        self.run(waiter)
+
+    def _send(self, waiter: FetchWaiter) -> None:
+        tables = [
+            FetchAnswerTable(
+                table_id,
+                tuple(a for slot, a in zip(waiter.slots, waiter.answers, strict=True) if slot.table == n),
+            )
+            for n, table_id in enumerate(waiter.table_ids)
+        ]
+        reply = SendSpans(waiter.connection, waiter.request_id, tuple(tables))
+        waited = waiter.serial >= 0  # a parked one took its time already
+        held = not waited and any(a.error_code in HELD_CODES for a in waiter.answers)
+        self.server.emit_or_hold(reply, held=held)
+
+    def _answer(self, waiter: FetchWaiter, slot: Slot) -> FetchAnswer | None:
+        replica = self.server.buckets.replicas.get(slot.key)
+        if replica is None or replica.role is not Role.LEADER:
+            code, text = self.server.buckets.why_not(slot.key)
+            return _refused(slot, code, text)
+        if slot.refused:
+            return _refused(slot, slot.refused, slot.refused_text)
+        log, high_watermark = replica.log, replica.high_watermark
+        offset = log.start_offset if slot.fetch_offset == EARLIEST else slot.fetch_offset
+        if not log.start_offset <= offset <= log.end_offset:
+            text = f"fetch offset {offset}: the log has [{log.start_offset}, {log.end_offset})"
+            return _refused(slot, ErrorCode.LOG_OFFSET_OUT_OF_RANGE_EXCEPTION, text)
+        left_bytes = waiter.max_bytes - waiter.got_bytes
+        limit_bytes = min(slot.max_bytes, left_bytes, FETCH_BUCKET_BYTES_MAX)
+        first_whole = waiter.got_bytes == 0
+        if offset >= high_watermark or (limit_bytes <= 0 and not first_whole):
+            return FetchAnswer(slot.partition_id, slot.key[2], high_watermark)
+        found = log.locate(offset)
+        if isinstance(found, Located):
+            return _hot(replica, slot, found, limit_bytes, first_whole=first_whole)
+        place = self.places.get((slot.key, offset))
+        if place is None:
+            self._look_for(waiter, slot.key, replica, Seek.OFFSET, offset, found)
+            return None
+        if place.error:
+            del self.places[slot.key, offset]
+            return _refused(slot, place.error, place.text)
+        return _cold(replica, slot, found.segment, place, limit_bytes, first_whole=first_whole)
+
+    # ---- places of cold batches ----------------------------------------------------------------
+
+    def _look_for(
+        self,
+        waiter: FetchWaiter,
+        key: BucketKey,
+        replica: Replica,
+        seek: Seek,
+        target: int,
+        start: LookFrom,
+    ) -> None:
+        end_position = end_in(replica, start.segment)
+        walk = Walk.begin(seek, target, replica.log.file(start.segment), start, end_position)
+        self._read(walk, key, waiter)
+
+    def _read(self, walk: Walk, key: BucketKey, waiter: FetchWaiter) -> None:
+        token = self.server.next_token()
+        self.walks[token] = (walk, key, waiter)
+        self.server.emit(ReadFile(token, walk.file, walk.position, walk.wanted_bytes()))
+
+    def read(self, event: FileRead) -> None:
+        """A read of a walk ended: go on walking, or with the request."""
+        walk, key, waiter = self.walks.pop(event.token)
+        if event.error is not None:
+            text = f"{walk.file}: {event.error.value}"
+            place = Place(walk.segment_base, 0, 0, ErrorCode.LOG_STORAGE_EXCEPTION, text)
+        else:
+            end = walk.look_at(event.data)
+            if end is WalkEnd.MORE:
+                self._read(walk, key, waiter)
+                return
+            place = _place(walk, end)
+        self.places[key, walk.target] = place
+        while len(self.places) > PLACES_MAX:
+            self.places.popitem(last=False)
+        if waiter.connection in self.server.connections:
+            self.run(waiter)
+
+    def forget_places(self, key: BucketKey) -> None:
+        """The log may be another one from now on."""
+        for place in [place for place in self.places if place[0] == key]:
+            del self.places[place]
+
+
+def end_in(replica: Replica, segment: Segment) -> int:
+    """Return the position in *segment* up to which readers may see it: that of the watermark."""
+    high_watermark = replica.high_watermark
+    if high_watermark >= segment.end_offset:
+        return segment.size_bytes
+    if segment.dense.knows(high_watermark):
+        return segment.dense.at(high_watermark)
+    return 0
+
+
+def _refused(slot: Slot, code: ErrorCode, text: str) -> FetchAnswer:
+    return FetchAnswer(slot.partition_id, slot.key[2], error_code=int(code), error_text=text)
+
+
+def _hot(
+    replica: Replica, slot: Slot, found: Located, limit_bytes: int, *, first_whole: bool
+) -> FetchAnswer:
+    """Whole batches by the dense index; all of them checked when they came in."""
+    segment, position = found.segment, found.position
+    end_position = end_in(replica, segment)
+    end = segment.dense.boundary(position + max(0, limit_bytes), end_position)
+    if end <= position and first_whole:
+        end = segment.dense.next_boundary(position, end_position)
+    return _span(replica, slot, segment, position, end, verify=False)
+
+
+def _cold(
+    replica: Replica, slot: Slot, segment: Segment, place: Place, limit_bytes: int, *, first_whole: bool
+) -> FetchAnswer:
+    """At least one whole batch; the driver checks every one, and drops a cut one at the end."""
+    end_position = end_in(replica, segment)
+    size_bytes = place.size_bytes if first_whole else 0
+    end = min(place.position + max(limit_bytes, size_bytes), end_position)
+    if end - place.position < place.size_bytes:
+        end = place.position
+    return _span(replica, slot, segment, place.position, end, verify=True)
+
+
+def _span(
+    replica: Replica, slot: Slot, segment: Segment, position: int, end: int, *, verify: bool
+) -> FetchAnswer:
+    spans = ((replica.log.file(segment), position, end - position),) if end > position else ()
+    return FetchAnswer(
+        slot.partition_id,
+        slot.key[2],
+        replica.high_watermark,
+        spans,
+        verify=verify,
+        projection=slot.projection if spans else None,
+    )
+
+
+def _place(walk: Walk, end: WalkEnd) -> Place:
+    if end is WalkEnd.FOUND:
+        assert walk.head is not None
+        return Place(walk.segment_base, walk.position, walk.head.size_bytes)
+    text = f"{walk.file}: no batch head at {walk.position}"
+    return Place(walk.segment_base, 0, 0, ErrorCode.CORRUPT_MESSAGE, text)

@@ -1,0 +1,89 @@
+"""Looking for a batch in a cold part of a log: read heads from a known boundary until it is found.
+
+The answer to "where is offset N" or "what is the first batch at time T" for batches that no dense
+index knows. A walk is a record that the tablet server steps with what it read; it never blocks.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import attrs
+
+from flussd.core.limits import INDEX_INTERVAL_BYTES
+from flussd.core.log.log import LookFrom
+from flussd.core.records.batch import BatchHead, read_head
+
+WALK_READ_BYTES: Final = INDEX_INTERVAL_BYTES
+"""One read covers the distance of two sparse entries; heads beyond it cost one read each."""
+
+HEAD_BYTES_MAX: Final = 56
+"""The longest batch head, of magic 2."""
+
+
+class Seek(enum.Enum):
+    """What a walk looks for."""
+
+    OFFSET = "the batch that holds an offset"
+    TIMESTAMP = "the first batch committed at a time or later"
+
+
+class WalkEnd(enum.Enum):
+    """How a walk stands."""
+
+    MORE = "read on at its position"
+    FOUND = "its head is the batch"
+    BEYOND = "no such batch up to the end"
+    CORRUPT = "what should be a head is none"
+
+
+@attrs.define(eq=False)
+class Walk:
+    """A walk through one segment, at *position*, up to *end_position* (exclusive)."""
+
+    seek: Seek
+    target: int
+    file: str
+    segment_base: int
+    position: int
+    end_position: int
+    head: BatchHead | None = None
+    waiter_serial: int = -1
+
+    @classmethod
+    def begin(cls, seek: Seek, target: int, file: str, start: LookFrom, end_position: int) -> Walk:
+        """Begin at a boundary that an index gave."""
+        return cls(seek, target, file, start.segment.base_offset, start.position, end_position)
+
+    def wanted_bytes(self) -> int:
+        """How much to read at *position* next."""
+        return min(WALK_READ_BYTES, self.end_position - self.position)
+
+    def look_at(self, data: bytes) -> WalkEnd:
+        """Go through the heads in *data*, read at *position*."""
+        view = memoryview(data)
+        at = 0
+        while self.position < self.end_position:
+            if (
+                len(view) - at < HEAD_BYTES_MAX
+                and at
+                and len(view) - at < self.end_position - self.position
+            ):
+                return WalkEnd.MORE
+            head = read_head(view, at)
+            if head is None:
+                return WalkEnd.CORRUPT
+            if self._is_it(head):
+                self.head = head
+                return WalkEnd.FOUND
+            at += head.size_bytes
+            self.position += head.size_bytes
+            if at >= len(view):
+                return WalkEnd.MORE if self.position < self.end_position else WalkEnd.BEYOND
+        return WalkEnd.BEYOND
+
+    def _is_it(self, head: BatchHead) -> bool:
+        if self.seek is Seek.OFFSET:
+            return head.base_offset + head.last_offset_delta >= self.target
+        return head.commit_timestamp_ms >= self.target

@@ -1,0 +1,134 @@
+"""PRODUCE_LOG: a request's buckets go to their replicas, their answers come back into one reply.
+
+Waits for every bucket, at most the request's own time; what comes later finds no ticket and is ignored
+by rule. Answers that clients resend at once are held for a moment (architecture, section 9).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from flussd.core.connections import ProduceAnswer, ProduceReceived, ReplyError, ReplyProduce
+from flussd.core.replica import events as e
+from flussd.core.replica.events import BucketKey
+from flussd.core.tablet.parked import Waiter
+from flussd.core.wire.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from flussd.core.tablet.tablet import TabletServer
+
+HELD_CODES = frozenset(
+    {
+        ErrorCode.LOG_STORAGE_EXCEPTION,
+        ErrorCode.NOT_LEADER_OR_FOLLOWER,
+        ErrorCode.UNKNOWN_TABLE_OR_BUCKET_EXCEPTION,
+        ErrorCode.NOT_ENOUGH_REPLICAS_EXCEPTION,
+        ErrorCode.LEADER_NOT_AVAILABLE_EXCEPTION,
+    }
+)
+"""Clients send these again at once, hundreds of times a second, unless the answer takes its time."""
+
+
+@attrs.define(eq=False)
+class ProduceWaiter(Waiter):
+    """A produce request whose buckets have not all answered; *tickets* are those that have not."""
+
+    answers: list[ProduceAnswer | None] = attrs.Factory(list)
+    tickets: dict[int, int] = attrs.Factory(dict)  # ticket -> index of its answer
+    places: tuple[tuple[int | None, int], ...] = ()  # partition id and bucket of each answer
+
+
+@attrs.define(eq=False)
+class HeldReply(Waiter):
+    """An answer that is complete and waits for its time."""
+
+    effect: Any = None
+
+
+@attrs.define(eq=False)
+class Produces:
+    """The produce requests of a tablet server that wait."""
+
+    server: TabletServer
+    by_ticket: dict[int, ProduceWaiter] = attrs.Factory(dict)
+    _ticket: int = 0
+
+    def received(self, event: ProduceReceived) -> None:
+        """Take a request in."""
+        server = self.server
+        if event.acks not in (-1, 0, 1):
+            text = f"required acks: expected -1, 0 or 1, got {event.acks}"
+            server.emit(
+                ReplyError(event.connection, event.request_id, ErrorCode.INVALID_REQUIRED_ACKS, text)
+            )
+            return
+        if not event.buckets:
+            server.emit(ReplyProduce(event.connection, event.request_id, ()))
+            return
+        waiter = ProduceWaiter(
+            event.connection,
+            event.request_id,
+            server.now_ms + max(0, event.timeout_ms),
+            answers=[None] * len(event.buckets),
+            places=tuple((bucket.partition_id, bucket.bucket) for bucket in event.buckets),
+        )
+        asks: list[tuple[BucketKey, e.AppendAsked]] = []
+        for index, bucket in enumerate(event.buckets):
+            if bucket.problem is not None:
+                code = ErrorCode.CORRUPT_RECORD_EXCEPTION
+                waiter.answers[index] = self._answer(waiter, index, -1, code, bucket.problem_text)
+                continue
+            self._ticket += 1
+            waiter.tickets[self._ticket] = index
+            self.by_ticket[self._ticket] = waiter
+            partition_id = -1 if bucket.partition_id is None else bucket.partition_id
+            key = (event.table_id, partition_id, bucket.bucket)
+            asked = e.AppendAsked(self._ticket, event.acks, bucket.records, bucket.heads, event.wall_ms)
+            asks.append((key, asked))
+        if not waiter.tickets:
+            self._reply(waiter)
+        for key, asked in asks:
+            server.buckets.append(key, asked)
+        if waiter.tickets:
+            server.parked.add(waiter)
+
+    def answered(self, news: e.AppendAnswered) -> None:
+        """A bucket's part is done."""
+        waiter = self.by_ticket.pop(news.ticket, None)
+        if waiter is None:
+            return  # its time was up, or its client left
+        index = waiter.tickets.pop(news.ticket)
+        waiter.answers[index] = self._answer(waiter, index, news.base_offset, news.code, news.text)
+        if not waiter.tickets:
+            if waiter.serial >= 0:
+                self.server.parked.remove(waiter)
+            self._reply(waiter)
+
+    def timed_out(self, waiter: ProduceWaiter) -> None:
+        """Answer with what is known; the batches may still be acknowledged to a retry."""
+        code, text = ErrorCode.REQUEST_TIME_OUT, "the batch is not acknowledged in the request's time"
+        for ticket, index in waiter.tickets.items():
+            del self.by_ticket[ticket]
+            waiter.answers[index] = self._answer(waiter, index, -1, code, text)
+        waiter.tickets.clear()
+        self._reply(waiter)
+
+    def forget(self, waiter: ProduceWaiter) -> None:
+        """Its client left."""
+        for ticket in waiter.tickets:
+            del self.by_ticket[ticket]
+        waiter.tickets.clear()
+
+    def _answer(
+        self, waiter: ProduceWaiter, index: int, base_offset: int, code: ErrorCode, text: str
+    ) -> ProduceAnswer:
+        partition_id, bucket = waiter.places[index]
+        return ProduceAnswer(partition_id, bucket, base_offset, int(code), text)
+
+    def _reply(self, waiter: ProduceWaiter) -> None:
+        answers = tuple(answer for answer in waiter.answers if answer is not None)
+        assert len(answers) == len(waiter.answers)
+        reply = ReplyProduce(waiter.connection, waiter.request_id, answers)
+        self.server.emit_or_hold(reply, held=any(a.error_code in HELD_CODES for a in answers))
