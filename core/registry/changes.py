@@ -119,9 +119,9 @@ def _decode_change(data: memoryview, position: int) -> tuple[Change, int]:
             return DataSet(path, bytes(data[middle:end])), end
         case 3:
             return NodeDeleted(path), end
-        case 4:
+        case 4 if data_bytes == 8:
             return SessionOpened(number, int.from_bytes(data[middle:end], "little")), end
         case 5:
             return SessionClosed(number), end
         case _:
-            raise Corrupt(f"expected a change of kind 1 to 5, got {kind}")
+            raise Corrupt(f"expected a change of kind 1 to 5, got {kind} with {data_bytes} bytes")

@@ -136,8 +136,6 @@ class Recovery:
             )
 
     def _apply(self, name: str, group: Group) -> None:
-        if group.last_zxid <= self.tree.zxid:
-            return  # the snapshot has it
         if group.first_zxid != self.tree.zxid + 1:
             raise Corrupt(
                 f"{name} at {group.position}: expected zxid {self.tree.zxid + 1}, got {group.first_zxid}"

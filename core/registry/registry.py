@@ -23,22 +23,13 @@ import attrs
 from flussd.core import files as f
 from flussd.core.machine import Announce, Fatal, Started, Stopped, StopRequested, WakeAt, Woken
 from flussd.core.registry import messages as m
-from flussd.core.registry.changes import (
-    Changes,
-    Corrupt,
-    NodeDeleted,
-    SessionClosed,
-    SessionOpened,
-    encode_changes,
-)
+from flussd.core.registry.changes import Corrupt
 from flussd.core.registry.log import HEAD_BYTES, encode_group, encode_head, salt_of
-from flussd.core.registry.messages import Answer, GetData, Multi, Outcome
-from flussd.core.registry.multi import execute, read
+from flussd.core.registry.messages import Answer, Outcome
 from flussd.core.registry.recovery import Recovery, log_name, snapshot_name
-from flussd.core.registry.session import Session, Sessions
+from flussd.core.registry.service import Request, Service, SessionTimedOut
 from flussd.core.registry.snapshot import encode_snapshot
 from flussd.core.registry.tree import Tree
-from flussd.core.registry.watches import Watches
 
 LOG_BYTES_MAX: Final = 4 * 1024 * 1024
 """Logs larger than this are replaced by a snapshot: they are replayed in about 0.1 s."""
@@ -48,9 +39,6 @@ LOG_FILES_MAX: Final = 16
 
 GROUP_BYTES_MAX: Final = 1024 * 1024
 """A group takes no more operations after this: with one largest transaction, it stays below 2 MiB."""
-
-_ZXID_BITS: Final = 40
-"""Session ids are chance above, and the zxid that opened them below: unique, also across directories."""
 
 
 class Phase(enum.IntEnum):
@@ -74,22 +62,12 @@ class Asked(enum.Enum):
     CLEANING = "remove an old file"
 
 
-@attrs.frozen
-class SessionTimedOut:
-    """Our own note among what waits: the deadline of *session_id* has passed."""
-
-    session_id: int
-
-
-Request: TypeAlias = (
-    m.SessionRequested | m.SessionEnded | m.LinkLost | m.OperationReceived | SessionTimedOut
-)
 Completion: TypeAlias = (
     f.FileWritten | f.FileSynced | f.FileRead | f.FileReplaced | f.FileRemoved | f.FolderListed
 )
 
 
-_DIGESTED_APART: Final = frozenset({"tree", "sessions", "watches", "recovery", "_effects", "_transactions"})
+_DIGESTED_APART: Final = frozenset({"service", "recovery", "_effects"})
 
 
 @attrs.define(eq=False)
@@ -99,11 +77,8 @@ class RegistryMachine:
     log_bytes_max: int = attrs.field(default=LOG_BYTES_MAX, kw_only=True)
     phase: Phase = Phase.NEW
     now_ms: int = 0
-    tree: Tree = attrs.Factory(Tree)
-    sessions: Sessions = attrs.Factory(Sessions)
-    watches: Watches = attrs.Factory(Watches)
+    service: Service = attrs.Factory(Service)
     waiting: deque[Request] = attrs.Factory(deque)
-    held: list[Any] = attrs.Factory(list)  # effects that depend on the group on its way
     asked: dict[int, Asked] = attrs.Factory(dict)  # token -> why; each is answered once
     group_count: int = 0  # completions that the group on its way still needs
     log: str = ""  # the file that groups go into
@@ -115,11 +90,14 @@ class RegistryMachine:
     snapshot_due: bool = False  # the log that is being started begins behind a snapshot
     snapshot_zxid: int = -1  # of the snapshot on its way
     recovery: Recovery | None = None
-    chance: int = 0
     alarm_ms: int = -1
     _token: int = 0
-    _transactions: list[bytes] = attrs.Factory(list)  # of the group that is being executed
     _effects: list[Any] = attrs.Factory(list)
+
+    @property
+    def tree(self) -> Tree:
+        """The tree, which may be ahead of the disk."""
+        return self.service.tree
 
     def step(self, event: Any, now_ms: int) -> list[Any]:
         """Take *event* in at *now_ms*; return the effects, in order."""
@@ -134,8 +112,7 @@ class RegistryMachine:
     def check(self) -> None:
         """Assert what holds between any two steps."""
         busy = self.group_count > 0
-        assert busy or not self.held, "only a group on its way holds anything back"
-        assert not self._transactions
+        assert busy or not self.service.said, "only a group on its way holds anything back"
         if self.phase is Phase.SERVING:
             assert busy or not self.log_ready or not self.waiting, "nothing waits without a reason"
             assert self.log_position >= HEAD_BYTES
@@ -143,18 +120,13 @@ class RegistryMachine:
     def check_all(self) -> None:
         """Assert all that holds between any two steps."""
         self.check()
-        self.tree.check_all()
-        self.sessions.check_all()
-        self.watches.check_all()
-        if self.phase is Phase.SERVING:
-            assert sorted(self.tree.sessions) == sorted(self.sessions.by_id)
-            assert all(session in self.sessions.by_id for session in self.watches.held)
+        self.service.check_all()
 
     # ---- start ------------------------------------------------------------------------------------
 
     def _start(self, event: Started) -> None:
         self.phase = Phase.RECOVERING
-        self.chance = event.chance
+        self.service.chance = event.chance
         self.recovery = Recovery()
         self._effects.append(f.ListFolder(self._ask(Asked.LISTING), ""))
 
@@ -171,7 +143,7 @@ class RegistryMachine:
             file, size_bytes = wanted
             self._effects.append(f.ReadFile(self._ask(Asked.READING), file, 0, max(1, size_bytes)))
             return
-        self.tree = recovery.tree
+        self.service.recovered(recovery.tree, self.now_ms)
         self.old_files = recovery.names
         self.log_bytes = recovery.log_bytes
         self._start_log()
@@ -182,7 +154,7 @@ class RegistryMachine:
         first_zxid = last.first_zxid if last is not None else self.tree.zxid + 1
         self.log, self.log_ready = log_name(first_zxid), False
         self.old_files = [name for name in self.old_files if name != self.log]
-        self.log_salt = salt_of(self.chance, first_zxid)
+        self.log_salt = salt_of(self.service.chance, first_zxid)
         data = encode_head(self.log_salt, first_zxid)
         if last is not None:
             count = len(last.transactions)
@@ -202,8 +174,7 @@ class RegistryMachine:
     def _recovered(self) -> None:
         assert self.recovery is not None
         self.phase = Phase.SERVING
-        for session_id, timeout_ms in sorted(self.tree.sessions.items()):
-            self.sessions.open(session_id, timeout_ms, self.now_ms)
+        self.service.recovered(self.tree, self.now_ms)  # each session gets its whole timeout from now
         if len(self.old_files) >= LOG_FILES_MAX:
             self.log_bytes = max(self.log_bytes, self.log_bytes_max)
         text = f"zxid {self.tree.zxid}, {len(self.tree.nodes)} nodes, cut {self.recovery.cut_bytes} bytes"
@@ -217,18 +188,12 @@ class RegistryMachine:
 
     def _receive(self, event: Request) -> None:
         """A request is also a sign of life, even if it has to wait."""
-        if isinstance(event, m.OperationReceived):
-            self._hear(self.sessions.at(event.link))
-        elif isinstance(event, m.SessionRequested):
-            self._hear(self.sessions.by_id.get(event.session_id))
+        self.service.hear(event, self.now_ms)
         self.waiting.append(event)
         self._go_on()
 
     def _heard(self, event: m.SessionHeard) -> None:
-        self._hear(self.sessions.by_id.get(event.session_id))
-
-    def _hear(self, session: Session | None) -> None:
-        self.sessions.heard(session, self.now_ms)
+        self.service.hear(event, self.now_ms)
 
     def _refuse(self, event: m.OperationReceived) -> None:
         """We are stopping: the client must ask whoever comes after us."""
@@ -236,13 +201,15 @@ class RegistryMachine:
 
     def _woken(self, _: Woken) -> None:
         self.alarm_ms = -1
-        self.waiting.extend(SessionTimedOut(session_id) for session_id in self.sessions.expire(self.now_ms))
+        self.waiting.extend(
+            SessionTimedOut(session_id) for session_id in self.service.sessions.expire(self.now_ms)
+        )
         self._go_on()
 
     def _set_alarm(self) -> None:
         if self.phase is not Phase.SERVING:
             return
-        next_ms = self.sessions.next_ms()
+        next_ms = self.service.sessions.next_ms()
         if next_ms is not None and (self.alarm_ms < 0 or next_ms < self.alarm_ms):
             self.alarm_ms = next_ms
             self._effects.append(WakeAt(next_ms))
@@ -264,20 +231,22 @@ class RegistryMachine:
 
     def _group(self) -> None:
         first_zxid = self.tree.zxid + 1
+        transactions: list[bytes] = []
         size_bytes = 0
         while self.waiting and size_bytes < GROUP_BYTES_MAX:
-            request = self.waiting.popleft()
-            count = len(self._transactions)
-            self.EXECUTE[type(request)](self, request)
-            size_bytes += sum(map(len, self._transactions[count:]))
-        if not self._transactions:
+            transaction = self.service.execute(self.waiting.popleft(), self.now_ms)
+            if transaction:
+                transactions.append(transaction)
+                size_bytes += len(transaction)
+        if transactions:
+            self._write_group(first_zxid, transactions)
+        else:
             self._release()
-            return
-        body = b"".join(self._transactions)
-        count = len(self._transactions)
+
+    def _write_group(self, first_zxid: int, transactions: list[bytes]) -> None:
+        count = len(transactions)
         assert self.tree.zxid == first_zxid + count - 1
-        self._transactions.clear()
-        record = encode_group(self.log_salt, self.log_position, first_zxid, count, body)
+        record = encode_group(self.log_salt, self.log_position, first_zxid, count, b"".join(transactions))
         self.group_count = 2
         token = self._ask(Asked.GROUP)
         self._effects.append(f.WriteFile(token, self.log, self.log_position, (record,)))
@@ -286,94 +255,14 @@ class RegistryMachine:
         self.log_bytes += len(record)
 
     def _release(self) -> None:
-        self._effects += self.held
-        self.held.clear()
+        self._effects += self.service.said
+        self.service.said.clear()
 
     def _group_done(self) -> None:
         self.group_count -= 1
         if self.group_count == 0:
             self._release()
             self._go_on()
-
-    def _log_changes(self, changes: Changes) -> None:
-        """Note one transaction for the record, and hold what its watches tell."""
-        self._transactions.append(encode_changes(changes))
-        for change in changes:
-            for session_id, path, changed in self.watches.fire(change):
-                link = self.sessions.by_id[session_id].link
-                self.held.append(m.FireWatch(link, path, changed))
-
-    def _execute_operation(self, event: m.OperationReceived) -> None:
-        session = self.sessions.at(event.link)
-        if session is None:
-            answer = Answer(Outcome.SESSION_EXPIRED)
-        elif session.link != event.link:
-            answer = Answer(Outcome.UNKNOWN)  # it speaks through another link now
-        elif isinstance(event.operation, Multi):
-            answer = self._execute_multi(session.session_id, event.operation)
-        else:
-            answer = self._execute_read(session.session_id, event.operation)
-        self.held.append(m.AnswerOperation(event.link, event.xid, answer))
-
-    def _execute_multi(self, session_id: int, multi: Multi) -> Answer:
-        answer, changes = execute(self.tree, multi, session_id, self.tree.zxid + 1)
-        if changes:
-            self._log_changes(changes)
-        return answer
-
-    def _execute_read(self, session_id: int, operation: GetData | m.GetChildren) -> Answer:
-        answer = read(self.tree, operation)
-        if operation.watch and isinstance(operation, GetData):
-            self.watches.add_data(session_id, operation.path)
-        elif operation.watch and answer.outcome is Outcome.OK:
-            self.watches.add_children(session_id, operation.path)
-        return answer
-
-    def _execute_request(self, event: m.SessionRequested) -> None:
-        session_id = event.session_id
-        if session_id == 0:
-            session_id = self._open_session(max(1, event.timeout_ms))
-        elif session_id not in self.sessions.by_id:
-            self.held.append(m.AnswerSession(event.link, 0))
-            return
-        self.watches.drop(session_id)
-        self._detach(event.link)
-        self.sessions.attach(session_id, event.link)
-        self.held.append(m.AnswerSession(event.link, session_id))
-
-    def _open_session(self, timeout_ms: int) -> int:
-        zxid = self.tree.zxid + 1
-        assert zxid < 1 << _ZXID_BITS
-        session_id = (self.chance & ((1 << 63 - _ZXID_BITS) - 1)) << _ZXID_BITS | zxid
-        self._apply((SessionOpened(session_id, timeout_ms),))
-        self.sessions.open(session_id, timeout_ms, self.now_ms)
-        return session_id
-
-    def _execute_end(self, event: m.SessionEnded | SessionTimedOut) -> None:
-        session_id = event.session_id
-        if session_id not in self.sessions.by_id:
-            return  # ended twice
-        self.watches.drop(session_id)
-        link = self.sessions.close(session_id)
-        paths = self.tree.owned.get(session_id, {})
-        self._apply((*map(NodeDeleted, paths), SessionClosed(session_id)))
-        if link:
-            self.held.append(m.AnswerSession(link, 0))
-
-    def _execute_loss(self, event: m.LinkLost) -> None:
-        self._detach(event.link)
-
-    def _detach(self, link: int) -> None:
-        session_id = self.sessions.detach(link)
-        if session_id:
-            self.watches.drop(session_id)
-
-    def _apply(self, changes: Changes) -> None:
-        zxid = self.tree.zxid + 1
-        for change in changes:
-            self.tree.apply(change, zxid)
-        self.tree.zxid = zxid
-        self._log_changes(changes)
 
     # ---- snapshots --------------------------------------------------------------------------------
 
@@ -432,7 +321,7 @@ class RegistryMachine:
     def _fail(self, text: str) -> None:
         """Nothing that was held may be told: a restart finds out what became of it."""
         self.phase = Phase.OVER
-        self.held.clear()
+        self.service.said.clear()
         self.waiting.clear()
         self.group_count = 0
         self._effects.append(Fatal(text))
@@ -459,32 +348,19 @@ class RegistryMachine:
 
     def clone(self) -> RegistryMachine:
         """Return a copy that shares nothing that changes."""
-        copy = attrs.evolve(self)
-        copy.tree, copy.sessions, copy.watches = (
-            self.tree.clone(),
-            self.sessions.clone(),
-            self.watches.clone(),
-        )
-        copy.waiting, copy.held, copy.asked = deque(self.waiting), list(self.held), dict(self.asked)
+        copy = attrs.evolve(self, service=self.service.clone(), effects=[])
+        copy.waiting, copy.asked = deque(self.waiting), dict(self.asked)
         copy.old_files = list(self.old_files)
         copy.recovery = self.recovery.clone() if self.recovery is not None else None
-        copy._transactions, copy._effects = [], []
         return copy
 
     def digest(self) -> bytes:
         """Return a digest of the state."""
         rest = attrs.asdict(self, recurse=False, filter=lambda field, _: field.name not in _DIGESTED_APART)
         recovery = self.recovery.state() if self.recovery is not None else None
-        parts = (sorted(rest.items()), self.sessions.state(), self.watches.state(), recovery)
-        return blake2b(self.tree.digest() + repr(parts).encode(), digest_size=16).digest()
+        parts = (sorted(rest.items()), self.service.state(), recovery)
+        return blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
-    EXECUTE: ClassVar[dict[type, Callable[[RegistryMachine, Any], None]]] = {
-        m.SessionRequested: _execute_request,
-        m.SessionEnded: _execute_end,
-        SessionTimedOut: _execute_end,
-        m.LinkLost: _execute_loss,
-        m.OperationReceived: _execute_operation,
-    }
     TABLE: ClassVar[dict[type, tuple[Callable[[RegistryMachine, Any], None], ...]]] = {
         # event              NEW          RECOVERING   SERVING      STOPPING    OVER
         Started:            (_start,      _impossible, _impossible, _impossible, _ignore),

@@ -14,12 +14,12 @@ import attrs
 
 @attrs.define(eq=False)
 class Session:
-    """One living session; *link* is 0 while nobody is connected, *closing* once its end is decided."""
+    """One living session; *link* is None while nobody is connected, *closing* once its end is decided."""
 
     session_id: int
     timeout_ms: int
     deadline_ms: int
-    link: int = 0
+    link: int | None = None
     closing: bool = False
 
 
@@ -37,13 +37,12 @@ class Sessions:
         self.by_id[session_id] = Session(session_id, timeout_ms, now_ms + timeout_ms)
         heapq.heappush(self.heap, (now_ms + timeout_ms, session_id))
 
-    def close(self, session_id: int) -> int:
-        """A session is gone; return the link to tell, or 0."""
+    def close(self, session_id: int) -> int | None:
+        """A session is gone; return the link to tell, if there is one."""
         return self.by_id.pop(session_id).link  # its place in the heap goes when it comes up
 
     def attach(self, session_id: int, link: int) -> None:
-        """*link* speaks for the session from now on."""
-        self.detach(link)
+        """*link*, which speaks for nobody, speaks for the session from now on."""
         session = self.by_id[session_id]
         session.link = link
         self.links[link] = session_id
@@ -53,7 +52,7 @@ class Sessions:
         session = self.by_id.get(self.links.pop(link, 0))
         if session is None or session.link != link:
             return 0  # it ended before, or another link took it over
-        session.link = 0
+        session.link = None
         return session.session_id
 
     def at(self, link: int) -> Session | None:
@@ -97,7 +96,8 @@ class Sessions:
     def state(self) -> tuple[object, ...]:
         """Return what a digest must cover."""
         sessions = sorted(
-            (s.session_id, s.timeout_ms, s.deadline_ms, s.link, s.closing) for s in self.by_id.values()
+            ((s.session_id, s.timeout_ms, s.deadline_ms, s.link, s.closing) for s in self.by_id.values()),
+            key=lambda state: state[0],
         )
         # Lazy entries of ended sessions may stand in the heap or not: they mean nothing.
         heap = sorted(entry for entry in self.heap if entry[1] in self.by_id)
@@ -108,4 +108,4 @@ class Sessions:
         ahead = {session_id: at_ms for at_ms, session_id in self.heap}
         for session in self.by_id.values():
             assert session.closing or ahead[session.session_id] <= session.deadline_ms
-            assert session.link == 0 or self.links[session.link] == session.session_id
+            assert session.link is None or self.links[session.link] == session.session_id

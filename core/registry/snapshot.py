@@ -65,12 +65,16 @@ def _decode_body(view: memoryview) -> Tree:
     position = _HEAD.size + _BODY.size
     for _ in range(session_count):  # each turn consumes bytes, or raises
         session_id, timeout_ms = _SESSION.unpack_from(view, position)
+        if session_id == 0:
+            raise Corrupt(f"snapshot at {position}: expected a session, got 0")
         tree.sessions[session_id] = timeout_ms
         position += _SESSION.size
     for index in range(node_count):
         position = _decode_node(tree, view, position, index)
     if position != len(view) or node_count == 0:
         raise Corrupt(f"snapshot: expected {node_count} nodes in {len(view)} bytes, got {position} bytes")
+    if any(len(node.children) > node.created_count for node in tree.nodes.values()):
+        raise Corrupt("snapshot: expected no more children than were ever created, got more")
     return tree
 
 
@@ -86,6 +90,7 @@ def _decode_node(tree: Tree, view: memoryview, position: int, index: int) -> int
         parent = tree.nodes.get(parent_of(path))
         fits = path[:1] == "/" and parent is not None and parent.owner == 0 and path not in tree.nodes
         fits = fits and (owner == 0 or owner in tree.sessions)
+    fits = fits and czxid <= mzxid <= tree.zxid
     if not fits or end > len(view):
         raise Corrupt(f"snapshot at {position}: expected a node below one before it, got {path[:200]!r}")
     tree.restore(path, node)

@@ -62,10 +62,13 @@ class Node:
     machine: RegistryMachine = attrs.field(init=False)
     files: dict[str, ModelFile] = attrs.Factory(dict)
     gone: dict[str, ModelFile] = attrs.Factory(dict)  # removed, but perhaps not durably
+    shaky: dict[str, ModelFile | None] = attrs.Factory(dict)  # what an undurable replacement replaced
+    draw: random.Random | None = None  # decides which file's operation ends next; None: all in order
     pending: deque[Any] = attrs.Factory(deque)
     said: list[Any] = attrs.Factory(list)
     announced: list[Any] = attrs.Factory(list)
     history: dict[int, bytes] = attrs.Factory(dict)  # zxid -> digest of the tree after it
+    history_before: dict[int, bytes] = attrs.Factory(dict)  # the same, before the last start
     floor: int = 0
     now_ms: int = 0
     alarm_ms: int | None = None
@@ -110,13 +113,20 @@ class Node:
             self.history[self.machine.tree.zxid] = self.machine.tree.digest()
 
     def complete(self) -> None:
-        """Do the oldest pending effect."""
-        effect = self.pending.popleft()
+        """Do the oldest pending effect, or that of any file."""
+        at = 0
+        if self.draw is not None:
+            names = [getattr(effect, "file", "") for effect in self.pending]
+            at = self.draw.choice([n for n, name in enumerate(names) if name not in names[:n]])
+        effect = self.pending[at]
+        del self.pending[at]
         error = None
         if isinstance(effect, f.WriteFile | f.SyncFile | f.ReplaceFile):
             error, self.fail_next = self.fail_next, None
         match effect:
             case f.WriteFile():
+                if error is not None and self.draw is not None:
+                    self.write_part(effect, self.draw)
                 self.step(f.FileWritten(effect.token, error))
             case f.SyncFile():
                 if error is None:
@@ -126,6 +136,8 @@ class Node:
             case f.ReplaceFile():
                 if error is None:
                     self.replace(effect)
+                elif self.draw is not None and self.draw.random() < 0.5:
+                    self.replace_for_now(effect)
                 self.step(f.FileReplaced(effect.token, error))
             case f.ReadFile():
                 data = self.files[effect.file].cached[effect.position :][: effect.size_bytes]
@@ -138,15 +150,33 @@ class Node:
                 listing = tuple(sorted((name, len(file.cached)) for name, file in self.files.items()))
                 self.step(f.FolderListed(effect.token, listing))
 
+    def write_part(self, effect: f.WriteFile, draw: random.Random) -> None:
+        """The write got only so far; it is the last one of its file."""
+        file = self.files[effect.file]
+        file.cached = file.cached[: draw.randint(effect.position, len(file.cached))]
+        file.dirty = [
+            (start, min(end, len(file.cached))) for start, end in file.dirty if start < len(file.cached)
+        ]
+
     def replace(self, effect: f.ReplaceFile) -> None:
         self.gone.pop(effect.file, None)
+        self.shaky.pop(effect.file, None)
         self.files[effect.file] = ModelFile(effect.data, effect.data)
+
+    def replace_for_now(self, effect: f.ReplaceFile) -> None:
+        """Replace, but let a power cut take it back."""
+        before = self.shaky.get(effect.file, self.files.get(effect.file))
+        self.replace(effect)
+        self.shaky[effect.file] = before
 
     def kill(self, draw: random.Random) -> None:
         """End the process: the page cache lives on, and what was asked may yet have been done."""
         for effect in self.pending:
+            if isinstance(effect, f.WriteFile) and draw.random() < 0.3:
+                self.write_part(effect, draw)
             if isinstance(effect, f.ReplaceFile) and draw.random() < 0.5:
-                self.replace(effect)
+                self.replace_for_now(effect)
+        self.pending.clear()
 
     def cut_power(self, draw: random.Random) -> None:
         self.kill(draw)
@@ -154,6 +184,12 @@ class Node:
             if draw.random() < 0.3 and name not in self.files:
                 self.files[name] = file
         self.gone.clear()
+        for name, before in sorted(self.shaky.items()):
+            if name in self.files and draw.random() < 0.5:
+                del self.files[name]
+                if before is not None:
+                    self.files[name] = before
+        self.shaky.clear()
         for _, file in sorted(self.files.items()):
             file.cut_power(draw)
 

@@ -56,7 +56,7 @@ def test_the_only_alarm_is_the_next_deadline(node):
     node.open(2, timeout_ms=3000)
     assert 3000 == node.alarm_ms
 
-    effects = node.machine.step(m.SessionHeard(node.machine.sessions.links[2]), 100)
+    effects = node.machine.step(m.SessionHeard(node.machine.service.sessions.links[2]), 100)
     assert [] == [effect for effect in effects if isinstance(effect, WakeAt)]
     node.now_ms = 100
     node.advance(3000)
@@ -144,7 +144,7 @@ def test_a_restart_gives_each_session_its_whole_timeout(node):
     node.advance(999)
     assert [] == node.run()
     assert "/e" in node.machine.tree.nodes
-    assert [session_id] == sorted(node.machine.sessions.by_id)
+    assert [session_id] == sorted(node.machine.service.sessions.by_id)
     node.advance(1)
     node.run()
 

@@ -124,7 +124,7 @@ def test_nothing_is_told_before_the_sync(two):
 
 def test_watches_go_with_the_link(two):
     """1. The watcher's link breaks. 2. It comes back by another. 3. Its old watch is gone."""
-    session_id = two.machine.sessions.links[2]
+    session_id = two.machine.service.sessions.links[2]
     two.ask(2, GetData("/a", watch=True))
     two.step(m.LinkLost(2))
     two.step(m.SessionRequested(3, session_id, 1000))
