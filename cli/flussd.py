@@ -17,7 +17,7 @@ import click
 from flussd import __version__
 
 EXIT_USER: Final = 1
-EXIT_BUG: Final = 70  # EX_SOFTWARE of sysexits.h
+EXIT_INTERRUPTED: Final = 130  # Ctrl-C before the server was there to stop in order
 
 DEFAULT_PORT: Final = 9123
 
@@ -107,8 +107,8 @@ def main(arguments: list[str] | None = None) -> int:
         cli.main(arguments, prog_name="flussd", standalone_mode=False)
     except click.ClickException as error:
         return _fail(_one_line(error))
-    except click.exceptions.Abort:
-        return 0
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
     except BrokenPipeError:  # of `flussd --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -23,6 +25,9 @@ from flussd.runtime_real.malloc import keep_pages
 
 EXIT_USER: Final = 1
 EXIT_BUG: Final = 70
+
+OPEN_FILES_WANTED: Final = 65536
+"""Connections and segments; the usual soft limit of 1024 is for programs that use select()."""
 
 SNIPPET: Final = """\
     config = fluss.Config({{"bootstrap.servers": "{servers}"}})
@@ -40,7 +45,7 @@ def local(
     data_dir: Path | None, port: int, tablets: int | None, host: str, settings: tuple[str, ...]
 ) -> int:
     """Run a cluster until it is told to stop; return the exit status."""
-    logging.basicConfig(format="flussd: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    _prepare_process()
     with contextlib.ExitStack() as stack:
         try:
             options = parse_options(settings)
@@ -50,11 +55,20 @@ def local(
             listening = bind_all(host, port, 1 + data.tablet_count)
         except ConfigError as error:
             return _fail(str(error))
-        keep_pages()
         cluster = LocalCluster(data, host, listening, options)
         stack.callback(cluster.close)
         cluster.on_ready = lambda: _banner(cluster, data_dir)
         return _run(cluster)
+
+
+def _prepare_process() -> None:
+    """Make what the process was started with fit for a server."""
+    logging.basicConfig(format="flussd: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    # Until the hub runs and stops in order, a signal unwinds: temporary data is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, OPEN_FILES_WANTED)), hard))
+    keep_pages()
 
 
 def _run(cluster: LocalCluster) -> int:
@@ -62,6 +76,8 @@ def _run(cluster: LocalCluster) -> int:
         trio.run(_until_signalled, cluster)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the process
         cause = _unwrapped(error)
+        if isinstance(cause, SystemExit | KeyboardInterrupt):
+            return 0  # signalled before the hub could see to it
         if isinstance(cause, NodeFailed):
             return _fail(str(cause))
         sys.stderr.write(crash.report(cause, cluster.drivers(), cluster.data.path))
@@ -102,7 +118,10 @@ def _banner(cluster: LocalCluster, data_dir: Path | None) -> None:
         f"{where}; log.durability={durability}: {SURVIVES[durability]}",
         "Ctrl-C stops it in order",
     ]
-    print("\n".join(lines), flush=True)
+    try:
+        print("\n".join(lines), flush=True)
+    except OSError:  # nobody reads it any more, as in `flussd local | head -1`: no reason to end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(text: str) -> int:

@@ -19,7 +19,8 @@ from flussd.core.driver import Driver
 from flussd.core.edge.requests import Edge
 from flussd.core.machine import Announce, Fatal, Stopped
 from flussd.core.registry.registry import RegistryMachine
-from flussd.core.tablet.config import Durability, TabletConfig
+from flussd.core.replica.stored import Durability
+from flussd.core.tablet.config import TabletConfig
 from flussd.core.tablet.tablet import TabletServer
 from flussd.runtime_real import datadir
 from flussd.runtime_real.config import Options
@@ -65,7 +66,8 @@ class LocalCluster:
     _begun: bool = False
 
     def __attrs_post_init__(self) -> None:
-        assert __debug__, "flussd checks itself with assertions: it does not run under python -O"
+        if not __debug__:
+            raise NodeFailed("flussd guards data with assertions: it does not run under python -O")
         self._sessions = RegistrySessions(self.hub)
         self.nodes.append(
             registry_node(

@@ -74,8 +74,10 @@ class DataDirectory:
             raise ConfigError(f"{mark} is damaged: {error!r}") from None
 
     def close(self) -> None:
-        """Give the lock back."""
-        os.close(self._lock_fd)
+        """Give the lock back; a second call does nothing."""
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
 
 
 def open_data_directory(path: Path, tablet_count: int | None) -> DataDirectory:

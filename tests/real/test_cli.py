@@ -105,7 +105,7 @@ def test_optimised_python_is_refused(run_flussd, child_env):
 
 
 def test_a_port_in_use(run_flussd, tmp_path, taken_port):
-    """The coordinator's port is taken: it is named, and the data directory stays out of it."""
+    """The coordinator's port is taken: it is named, and so is the way out."""
     ran = run_flussd("local", "--port", taken_port, "--data-dir", tmp_path / "data")
 
     refused(ran, f"port {taken_port} of 127.0.0.1", "coordinator", "in use", "--port 0")
