@@ -177,6 +177,7 @@ class StoredLog:
     def _cut(self, end: End) -> None:
         """Cut the files at *end*, and the log with them."""
         self.cut_to, self.cut_failed = end, False
+        self.written = min(self.written, end)
         for gone in self.log.truncate(end):
             self._ask(Asked.CUT, f.RemoveFile(self.next_token(), self.log.file(gone)))
         name = f"{self.folder}/{index_name(end[1])}"
