@@ -54,12 +54,12 @@ class Phase(enum.IntEnum):
 class Asked(enum.Enum):
     """Why a file effect was started."""
 
-    LISTING = "list the registry's folder"
-    READING = "read the registry's files"
-    OPENING = "start a log"
-    GROUP = "write a group"
-    SNAPSHOT = "write a snapshot"
-    CLEANING = "remove an old file"
+    LISTING = "list"
+    READING = "read"
+    OPENING = "start"
+    GROUP = "write"
+    SNAPSHOT = "write the snapshot"
+    CLEANING = "remove"
 
 
 Completion: TypeAlias = (
@@ -79,7 +79,7 @@ class RegistryMachine:
     now_ms: int = 0
     service: Service = attrs.Factory(Service)
     waiting: deque[Request] = attrs.Factory(deque)
-    asked: dict[int, Asked] = attrs.Factory(dict)  # token -> why; each is answered once
+    asked: dict[int, tuple[Asked, str]] = attrs.Factory(dict)  # token -> why, and which file
     group_count: int = 0  # completions that the group on its way still needs
     log: str = ""  # the file that groups go into
     log_ready: bool = False  # it is there, and durable; else groups wait
@@ -128,7 +128,7 @@ class RegistryMachine:
         self.phase = Phase.RECOVERING
         self.service.chance = event.chance
         self.recovery = Recovery()
-        self._effects.append(f.ListFolder(self._ask(Asked.LISTING), ""))
+        self._effects.append(f.ListFolder(self._ask(Asked.LISTING, "its folder"), ""))
 
     def _recover(self, recovery: Recovery, completion: f.FolderListed | f.FileRead) -> None:
         try:
@@ -141,7 +141,7 @@ class RegistryMachine:
             return
         if wanted is not None:
             file, size_bytes = wanted
-            self._effects.append(f.ReadFile(self._ask(Asked.READING), file, 0, max(1, size_bytes)))
+            self._effects.append(f.ReadFile(self._ask(Asked.READING, file), file, 0, max(1, size_bytes)))
             return
         self.service.recovered(recovery.tree, self.now_ms)
         self.old_files = recovery.names
@@ -160,7 +160,7 @@ class RegistryMachine:
             count = len(last.transactions)
             data += encode_group(self.log_salt, HEAD_BYTES, first_zxid, count, last.body)
         self.log_position = len(data)
-        self._effects.append(f.ReplaceFile(self._ask(Asked.OPENING), self.log, data))
+        self._effects.append(f.ReplaceFile(self._ask(Asked.OPENING, self.log), self.log, data))
 
     def _opened(self) -> None:
         """The log is there, and so is all that it follows: serve, or go on serving."""
@@ -248,9 +248,9 @@ class RegistryMachine:
         assert self.tree.zxid == first_zxid + count - 1
         record = encode_group(self.log_salt, self.log_position, first_zxid, count, b"".join(transactions))
         self.group_count = 2
-        token = self._ask(Asked.GROUP)
+        token = self._ask(Asked.GROUP, self.log)
         self._effects.append(f.WriteFile(token, self.log, self.log_position, (record,)))
-        self._effects.append(f.SyncFile(self._ask(Asked.GROUP), self.log))
+        self._effects.append(f.SyncFile(self._ask(Asked.GROUP, self.log), self.log))
         self.log_position += len(record)
         self.log_bytes += len(record)
 
@@ -277,38 +277,37 @@ class RegistryMachine:
         self.snapshot_zxid = self.tree.zxid
         self.log_bytes = 0
         file = snapshot_name(self.snapshot_zxid)
-        self._effects.append(f.ReplaceFile(self._ask(Asked.SNAPSHOT), file, encode_snapshot(self.tree)))
+        self._effects.append(
+            f.ReplaceFile(self._ask(Asked.SNAPSHOT, file), file, encode_snapshot(self.tree))
+        )
 
-    def _snapshot_done(self, error: f.DiskError | None) -> None:
-        file = snapshot_name(self.snapshot_zxid)
+    def _snapshot_done(self, file: str, error: f.DiskError | None) -> None:
         self.snapshot_zxid = -1
         if error is not None:
             # The logs are all there, and the next one will be tried when they have grown again.
-            self._effects.append(
-                Announce("snapshot failed", f"registry: cannot write {file}: {error.value}")
-            )
+            self._effects.append(Announce("snapshot failed", f"{file}: {error.value}"))
         else:
             for old in self.old_files:
-                self._effects.append(f.RemoveFile(self._ask(Asked.CLEANING), old))
+                self._effects.append(f.RemoveFile(self._ask(Asked.CLEANING, old), old))
             self.old_files.clear()
         self.old_files.append(file)
         self._go_on()
 
     # ---- completions, and the end -----------------------------------------------------------------
 
-    def _ask(self, why: Asked) -> int:
+    def _ask(self, why: Asked, file: str) -> int:
         self._token += 1
-        self.asked[self._token] = why
+        self.asked[self._token] = (why, file)
         return self._token
 
     def _completed(self, event: Completion) -> None:
-        why = self.asked.pop(event.token)
+        why, file = self.asked.pop(event.token)
         if why is Asked.SNAPSHOT:
-            self._snapshot_done(event.error)
+            self._snapshot_done(file, event.error)
         elif why is Asked.CLEANING:
             return  # what could not be removed is found by the next start
         elif event.error is not None:
-            self._fail(f"registry: cannot {why.value} ({self.log or 'its folder'}): {event.error.value}")
+            self._fail(f"registry: cannot {why.value} {file}: {event.error.value}")
         elif why is Asked.GROUP:
             self._group_done()
         elif why is Asked.OPENING:

@@ -22,6 +22,9 @@ from flussd.core.registry.watches import Watches
 _ZXID_BITS: Final = 40
 """Session ids are chance above, and the zxid that opened them below: unique, also across directories."""
 
+SESSION_TIMEOUT_MS_MAX: Final = 24 * 3600 * 1000
+"""Nobody is taken for alive after a day of silence, whatever it asked for."""
+
 _CHANCE_MASK: Final = (1 << 63 - _ZXID_BITS) - 1
 
 
@@ -107,7 +110,7 @@ class Service:
         session_id = event.session_id
         changes: Changes = ()
         if session_id == 0:
-            session_id, changes = self._open(max(1, event.timeout_ms))
+            session_id, changes = self._open(min(max(1, event.timeout_ms), SESSION_TIMEOUT_MS_MAX))
         elif session_id not in self.sessions.by_id:
             self.said.append(m.AnswerSession(event.link, 0))
             return ()

@@ -2,6 +2,7 @@
 
 import random
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from flussd.core.registry.changes import (
 )
 from flussd.core.registry.log import HEAD_BYTES, encode_group, encode_head, read_log, require_torn
 from flussd.core.registry.messages import Create, Outcome
+from flussd.core.registry.recovery import Recovery
 from flussd.core.registry.snapshot import decode_snapshot, encode_snapshot
 from flussd.core.registry.tree import Tree
 
@@ -155,6 +157,55 @@ def test_lost_files_are_fatal(make_node):
         node.run()
 
         assert [Fatal] == [type(said) for said in node.announced]
+
+
+def test_a_log_must_reach_its_successor():
+    """1. A log has a successor that is empty. 2. What the successor's name promises must be there."""
+    whole, places = three_groups()
+    successor = "log-00000000000000000004"
+    listing = ((LOG, len(whole)), (successor, HEAD_BYTES))
+    for size_bytes, reached in ((len(whole), True), (len(whole) - 1, False), (places[2], False)):
+        recovery = Recovery()
+        assert recovery.listed(listing) == (LOG, len(whole))
+        if reached:
+            assert recovery.read(whole[:size_bytes]) == (successor, HEAD_BYTES)
+            assert recovery.read(encode_head(9, 4)) is None
+            assert (3, None) == (recovery.tree.zxid, recovery.last_group)
+        else:
+            with pytest.raises(
+                Corrupt, match=f"{LOG} at {places[2]}: expected transactions up to 3, got up to 2"
+            ):
+                recovery.read(whole[:size_bytes])
+
+
+def test_what_a_recovery_cut_stays_cut():
+    """1. A successor begins with zxid 3. 2. The old log reads well beyond that. 3. They do not count."""
+    whole, _ = three_groups()
+    body = encode_changes((NodeCreated("/other", b"", 0),))
+    successor = encode_head(9, 3) + encode_group(9, HEAD_BYTES, 3, 1, body)
+    recovery = Recovery()
+    recovery.listed(((LOG, len(whole)), ("log-00000000000000000003", len(successor))))
+    recovery.read(whole)
+    recovery.read(successor)
+
+    assert ["/", "/1", "/2", "/other"] == sorted(recovery.tree.nodes)
+    assert recovery.last_group is not None
+    assert (3, body) == (recovery.last_group.first_zxid, recovery.last_group.body)
+
+
+def test_an_older_snapshot_serves_if_the_logs_reach_back(node):
+    """1. A snapshot is damaged. 2. All logs are still there, so nothing is lost; and it is said."""
+    node.open(1)
+    node.do(1, Create("/a"))
+    node.files["snapshot-00000000000000000001"] = attrs.evolve(node.files[LOG], cached=b"rot")
+    node.announced.clear()
+    node.start()
+    node.run()
+
+    (recovered,) = node.announced
+    assert recovered.what == "recovered"
+    assert "snapshot-00000000000000000001: expected a snapshot, got 3 bytes" in recovered.text
+    assert "/a" in node.machine.tree.nodes
 
 
 def test_unknown_level_is_refused():

@@ -1,7 +1,5 @@
 """Group commit, start and stop, snapshots: the machine around the tree."""
 
-# ruff: noqa: SIM300  (the expected value stands on the left, as the style guide says)
-
 import random
 
 import pytest
@@ -75,7 +73,7 @@ def test_a_failed_write_or_sync_is_fatal(node, which):
     node.fail_next = f.DiskError.FULL
 
     assert [] == node.run()
-    text = "registry: cannot write a group (log-00000000000000000001): no space left on the disk"
+    text = "registry: cannot write log-00000000000000000001: no space left on the disk"
     assert [Fatal(text)] == node.announced[1:]
     assert Phase.OVER is node.machine.phase
 

@@ -1,7 +1,5 @@
 """Sessions: timeouts, links that break and move, ephemeral nodes."""
 
-# ruff: noqa: SIM300  (the expected value stands on the left, as the style guide says)
-
 from flussd.core.machine import WakeAt
 from flussd.core.registry import messages as m
 from flussd.core.registry.messages import (
@@ -162,3 +160,11 @@ def test_session_ids_are_never_used_again(node):
 
     assert 3 == len(dict.fromkeys(ids))
     assert all(0 < session_id < 1 << 63 for session_id in ids)
+
+
+def test_odd_timeouts_are_bounded(node):
+    """A client cannot ask for an endless session, nor for one that has ended before it began."""
+    for link, (asked, given) in enumerate([(-5, 1), (0, 1), (7, 7), (1 << 80, 24 * 3600 * 1000)]):
+        session_id = node.open(link, timeout_ms=asked)
+
+        assert given == node.machine.tree.sessions[session_id]

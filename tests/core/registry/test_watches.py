@@ -1,7 +1,5 @@
 """One-shot watches, as ZooKeeper has them."""
 
-# ruff: noqa: SIM300  (the expected value stands on the left, as the style guide says)
-
 import pytest
 
 from flussd.core.registry import messages as m
