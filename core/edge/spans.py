@@ -13,7 +13,7 @@ import attrs
 from flussd.core.connections import FetchAnswer, SendSpans, Span, SpansUnreadable
 from flussd.core.files import DiskError
 from flussd.core.records.batch import crc_is_right, read_head
-from flussd.core.records.project import Projections
+from flussd.core.records.project import NotProjectable, Projections
 from flussd.core.wire import hot
 from flussd.core.wire.errors import ErrorCode
 
@@ -26,7 +26,7 @@ class Gathering:
     outstanding_count: int
     chunks: dict[tuple[int, int], list[bytes]]
     unreadable: list[SpansUnreadable] = attrs.Factory(list)
-    bad: set[tuple[int, int]] = attrs.Factory(set)
+    bad: dict[tuple[int, int], tuple[ErrorCode, str]] = attrs.Factory(dict)
 
     @classmethod
     def of(cls, effect: SendSpans) -> Gathering:
@@ -49,20 +49,23 @@ class Gathering:
         """Take what one read gave; return True when it was the last one."""
         answer = self.effect.tables[slot[0]].buckets[slot[1]]
         file, position, size_bytes = answer.spans[n]
-        problem = None
         if error is not None:
-            problem = (position, error.value)
+            self._refuse(slot, file, position, ErrorCode.LOG_STORAGE_EXCEPTION, error.value)
         elif len(data) != size_bytes:
-            problem = (position, f"expected {size_bytes} bytes, got {len(data)}")
-        elif answer.verify:
-            problem = _first_bad_batch(data, position)
-        if problem is None:
-            self.chunks[slot][n] = data
+            text = f"expected {size_bytes} bytes, got {len(data)}"
+            self._refuse(slot, file, position, ErrorCode.LOG_STORAGE_EXCEPTION, text)
         else:
-            self.bad.add(slot)
-            self.unreadable.append(SpansUnreadable(file, *problem))
+            whole_bytes = _checked(data) if answer.verify else size_bytes
+            # What was checked before the first bad batch is good, and is sent.
+            if not whole_bytes:
+                self._refuse(slot, file, position, ErrorCode.CORRUPT_MESSAGE, "checksum mismatch")
+            self.chunks[slot][n] = data[:whole_bytes]
         self.outstanding_count -= 1
         return self.outstanding_count == 0
+
+    def _refuse(self, slot: tuple[int, int], file: str, position: int, code: ErrorCode, text: str) -> None:
+        self.bad[slot] = (code, f"{file} at {position}: {text}")
+        self.unreadable.append(SpansUnreadable(file, position, text))
 
     def encode(self, projections: Projections) -> list[bytes | memoryview]:
         """Return the body of the fetch answer, in parts ready for one gathered send."""
@@ -77,11 +80,13 @@ class Gathering:
     ) -> hot.FetchBucketResult:
         error_code, error_text = answer.error_code, answer.error_text
         if slot in self.bad:
-            error_code = ErrorCode.LOG_STORAGE_EXCEPTION
-            error_text = "the stored batch cannot be read or fails its checksum"
+            error_code, error_text = self.bad[slot]
         records: list[bytes | memoryview] = list(self.chunks.get(slot, ()))
         if answer.projection is not None and not error_code:
-            records = projections.apply(records, answer.projection)
+            try:
+                records = projections.apply(records, answer.projection)
+            except NotProjectable as problem:
+                error_code, error_text = ErrorCode.CORRUPT_MESSAGE, f"cannot project: {problem}"
         return hot.FetchBucketResult(
             answer.partition_id,
             answer.bucket,
@@ -93,15 +98,13 @@ class Gathering:
         )
 
 
-def _first_bad_batch(data: bytes, position: int) -> tuple[int, str] | None:
-    """Return (position in the file, text) of the first batch in *data* whose checksum is wrong."""
+def _checked(data: bytes) -> int:
+    """Return how many bytes of *data* are whole batches with right checksums, from its start."""
     view = memoryview(data)
     at = 0
     while at < len(view):
         head = read_head(view, at)
-        if head is None or at + head.size_bytes > len(view):
-            return position + at, "not a whole batch"
-        if not crc_is_right(view, head):
-            return position + at, "checksum mismatch"
+        if head is None or at + head.size_bytes > len(view) or not crc_is_right(view, head):
+            break
         at += head.size_bytes
-    return None
+    return at

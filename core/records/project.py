@@ -30,7 +30,7 @@ _TWO_BUFFERS: Final = (1, 2)
 _THREE_BUFFERS: Final = (1, 3)
 
 
-class NotProjectable(ValueError):
+class NotProjectable(ValueError):  # noqa: N818 - it says what the bytes are not
     """The stored bytes are not an Arrow record batch of the table's schema."""
 
 
@@ -129,7 +129,7 @@ def _project_message(
     message: memoryview, layout: Layout, columns: tuple[int, ...]
 ) -> tuple[bytes, list[Bytes]]:
     """Return the new encapsulated metadata, and the slices of the body that it describes."""
-    if len(message) < 8 or message[:4] != CONTINUATION:
+    if len(message) < 8 or bytes(message[:4]) != CONTINUATION:
         raise NotProjectable("expected an encapsulated Arrow message")
     (metadata_bytes,) = struct.unpack_from("<i", message, 4)
     if not 0 < metadata_bytes <= len(message) - 8:

@@ -6,6 +6,7 @@ bucket records each server derives its own roles. Read-only requests are answere
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import attrs
@@ -165,7 +166,7 @@ class Metadata:
         if table.log_format != "ARROW":
             return None, refused, f"projection needs log format ARROW, the table has {table.log_format}"
         column_count = len(table.schemas[table.schema_id]["columns"])
-        ascending = all(a < b for a, b in zip(columns, columns[1:], strict=False))
+        ascending = all(a < b for a, b in itertools.pairwise(columns))
         if not columns or not ascending or columns[0] < 0 or columns[-1] >= column_count:
             text = f"projected fields: expected ascending positions below {column_count}, got {columns}"
             return None, refused, text

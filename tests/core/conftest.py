@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections import deque
 
 import pytest
+from hypothesis import settings
 
 from flussd.core.files import DiskError
 from flussd.core.storage import Files
+
+# The same examples everywhere: a test that fails on one machine fails on all.
+settings.register_profile("flussd", deadline=None, derandomize=True)
+settings.load_profile("flussd")
 
 
 class MemoryDisk:

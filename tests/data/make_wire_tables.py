@@ -106,6 +106,26 @@ def messages_stub() -> str:
     return stub({name: message["fields"] for name, message in facts["messages"].items()}, head)
 
 
+PRIVATE_HEAD = """# Written by tests/data/make_wire_tables.py from private.py, not by hand.
+from typing import Final
+
+UPDATE_CATALOG: Final = 30001
+AWAIT_REPORTS: Final = 30002
+LEADING: Final = 1
+DELETED: Final = 2
+FAILED: Final = 3
+"""
+
+
+def private_stub() -> str:
+    """Return the source of core/wire/private.pyi."""
+    from flussd.core.wire.private_table import MESSAGES
+
+    source = stub({name: list(fields) for name, fields in MESSAGES.items()}, PRIVATE_HEAD)
+    return "\n".join(line for line in source.splitlines() if not line.startswith("def build")) + "\n"
+
+
 if __name__ == "__main__":
     (ROOT / "core/wire/table.py").write_text(table())
     (ROOT / "core/wire/messages.pyi").write_text(messages_stub())
+    (ROOT / "core/wire/private.pyi").write_text(private_stub())

@@ -28,6 +28,7 @@ def test_generated_files_are_current():
 
     assert maker.table() == (ROOT / "core/wire/table.py").read_text()
     assert maker.messages_stub() == (ROOT / "core/wire/messages.pyi").read_text()
+    assert maker.private_stub() == (ROOT / "core/wire/private.pyi").read_text()
 
 
 def test_error_codes_are_all_there():

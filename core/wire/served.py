@@ -1,0 +1,40 @@
+"""Which APIs each kind of server serves: what API_VERSIONS lists, and nothing else is answered.
+
+An API enters these sets with the code and the tests that serve it; docs/compatibility.md is compared
+with them by a test.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flussd.core.wire.apis import ApiKey
+
+READ_ONLY: Final = frozenset(
+    {
+        ApiKey.API_VERSIONS,
+        ApiKey.LIST_DATABASES,
+        ApiKey.DATABASE_EXISTS,
+        ApiKey.GET_DATABASE_INFO,
+        ApiKey.LIST_TABLES,
+        ApiKey.TABLE_EXISTS,
+        ApiKey.GET_TABLE_INFO,
+        ApiKey.GET_TABLE_SCHEMA,
+        ApiKey.GET_METADATA,
+    }
+)
+"""Answered from the catalog, on every server."""
+
+SERVED_BY_COORDINATOR: Final = READ_ONLY | {
+    ApiKey.CREATE_DATABASE,
+    ApiKey.DROP_DATABASE,
+    ApiKey.CREATE_TABLE,
+    ApiKey.DROP_TABLE,
+}
+
+SERVED_BY_TABLET: Final = READ_ONLY | {
+    ApiKey.INIT_WRITER,
+    ApiKey.PRODUCE_LOG,
+    ApiKey.FETCH_LOG,
+    ApiKey.LIST_OFFSETS,
+}
