@@ -32,7 +32,7 @@ from flussd.core.registry.snapshot import encode_snapshot
 from flussd.core.registry.tree import Tree
 
 LOG_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Logs larger than this are replaced by a snapshot: they are replayed in about 0.1 s."""
+"""Logs larger than this are replaced by a snapshot: they are replayed in about 0.2 s."""
 
 LOG_FILES_MAX: Final = 16
 """More logs than this are replaced as well: each start begins one."""

@@ -2,7 +2,7 @@
 
     8s magic | u32 level | u32 crc32c of the rest | u64 zxid | u32 sessions | u32 nodes | ...
 
-It is encoded in one step from one state (about 1 us a node); a registry of a million nodes would want
+It is encoded in one step from one state (about 2 us a node); a registry of a million nodes would want
 slices. Reading must never raise anything but Corrupt.
 """
 
