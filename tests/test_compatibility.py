@@ -3,8 +3,6 @@
 The page is for people who decide whether flussd does for them; a row that promises too much is a bug.
 """
 
-# ruff: noqa: SIM300  (the expected value stands on the left, as the style guide says)
-
 import json
 import re
 from pathlib import Path

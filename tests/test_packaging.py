@@ -1,7 +1,5 @@
 """The wheel works without the repository, and puts nothing but flussd into site-packages."""
 
-# ruff: noqa: SIM300  (the expected value stands on the left, as the style guide says)
-
 import os
 import shutil
 import subprocess

@@ -4,8 +4,6 @@ Reads the files and imports none of them, except in the tests that say so.
 docs/ARCHITECTURE.md has the rooms; a new module at the root of the core is named in CONTRACT here.
 """
 
-# ruff: noqa: SIM300  (the expected value stands on the left, as the style guide says)
-
 import ast
 import importlib.util
 import shutil

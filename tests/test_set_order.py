@@ -6,8 +6,6 @@ The check knows literals, calls, comprehensions, set operators, and the names an
 own file assigns or annotates as sets; what crosses a file is left to the digest under two hash seeds.
 """
 
-# ruff: noqa: SIM300  (the expected value stands on the left, as the style guide says)
-
 import ast
 from collections.abc import Iterator
 from pathlib import Path

@@ -5,8 +5,6 @@ It must never import what it reads: a file that does not import is judged as wel
 The order of sets has a file of its own, test_set_order.py.
 """
 
-# ruff: noqa: SIM300  (the expected value stands on the left, as the style guide says)
-
 import ast
 import re
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The README tells the truth: its snippet runs as it stands, and its links lead somewhere."""
 
-# ruff: noqa: SIM300  (the expected value stands on the left, as the style guide says)
-
 import os
 import re
 import subprocess
