@@ -51,7 +51,10 @@ class Edge:
             return _produce(connection, request_id, body, wall_ms)
         if api_key == ApiKey.API_VERSIONS:
             return self._api_versions(connection, request_id)
-        return _plain(connection, request_id, api_key, api_version, body, wall_ms, internal=internal)
+        parsed = _plain(connection, request_id, api_key, api_version, body, wall_ms, internal=internal)
+        if api_key == ApiKey.AUTHENTICATE and isinstance(parsed, RequestReceived):
+            return _authenticate(connection, request_id, parsed.message.protocol)
+        return parsed
 
     def _api_versions(self, connection: int, request_id: int) -> Reply:
         answer = messages.ApiVersionsResponse(server_type=self.server_type)
@@ -59,6 +62,14 @@ class Edge:
             api = apis.APIS[key]
             answer.api_versions.add(api_key=key, min_version=api.min_version, max_version=api.max_version)
         return Reply(connection, request_id, answer)
+
+
+def _authenticate(connection: int, request_id: int, protocol: str) -> Reply | ReplyError:
+    """Answer a login on a listener without authentication; clients do not send one by themselves."""
+    if protocol.upper() == "PLAINTEXT":
+        return Reply(connection, request_id, messages.AuthenticateResponse())
+    text = f"authentication protocol: expected PLAINTEXT, got {protocol}"
+    return ReplyError(connection, request_id, ErrorCode.AUTHENTICATE_EXCEPTION, text)
 
 
 def _version_is_served(api_key: int, api_version: int) -> bool:

@@ -13,6 +13,7 @@ from flussd.core.wire.apis import ApiKey
 READ_ONLY: Final = frozenset(
     {
         ApiKey.API_VERSIONS,
+        ApiKey.AUTHENTICATE,
         ApiKey.LIST_DATABASES,
         ApiKey.DATABASE_EXISTS,
         ApiKey.GET_DATABASE_INFO,
@@ -23,7 +24,7 @@ READ_ONLY: Final = frozenset(
         ApiKey.GET_METADATA,
     }
 )
-"""Answered from the catalog, on every server."""
+"""Answered at the edge or from the catalog, on every server."""
 
 SERVED_BY_COORDINATOR: Final = READ_ONLY | {
     ApiKey.CREATE_DATABASE,
