@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import attrs
 
-from flussd.core.coordinator.coordinator import Coordinator, CoordinatorConfig
+from flussd.core.coordinator.config import CoordinatorConfig
+from flussd.core.coordinator.coordinator import Coordinator
 from flussd.core.driver import Driver
 from flussd.core.edge.requests import Edge
 from flussd.core.machine import Announce, Fatal, Stopped
@@ -22,6 +23,8 @@ from flussd.core.registry.registry import RegistryMachine
 from flussd.core.replica.stored import Durability
 from flussd.core.tablet.config import TabletConfig
 from flussd.core.tablet.tablet import TabletServer
+from flussd.core.wire import private
+from flussd.core.wire.served import SERVED_BY_COORDINATOR, SERVED_BY_TABLET
 from flussd.runtime_real import datadir
 from flussd.runtime_real.config import Options
 from flussd.runtime_real.datadir import DataDirectory
@@ -33,6 +36,9 @@ from flussd.runtime_real.registry import RegistryLink, RegistrySessions
 
 STOP_MS_MAX: Final = 10_000
 """How long an orderly stop may take; what is not durable by then counts as killed."""
+
+PRIVATE_OF_TABLETS: Final = frozenset({private.UPDATE_CATALOG, private.AWAIT_REPORTS})
+"""What the coordinator asks of a tablet server."""
 
 RECOVERED: Final = "recovered"
 READY: Final = "ready"
@@ -118,6 +124,10 @@ class LocalCluster:
 
     def stop(self) -> None:
         """Stop in order: tablet servers, coordinator, registry; within ten seconds."""
+        self.hub.soon(self._stop)
+        self.hub.wake()
+
+    def _stop(self) -> None:
         if self.is_stopping:
             return
         self.is_stopping = True
@@ -132,6 +142,9 @@ class LocalCluster:
         """Give back threads, files, sockets and the lock; `run` has ended."""
         for listening in self.listening:
             listening.close()
+        for node in self.nodes:
+            if node.network is not None:
+                node.network.abandon()
         self.hub.close()
         for node in self.nodes:
             node.disk.close()
@@ -147,8 +160,14 @@ class LocalCluster:
         return int(self.listening[n].getsockname()[1])
 
     def _add_coordinator(self) -> None:
-        config = CoordinatorConfig()
-        self._add_server("coordinator", Coordinator(config), Edge(1, frozenset()), "memory:coordinator")
+        config = CoordinatorConfig(
+            host=advertised(self.host),
+            port=self._port(0),
+            tablets_expected=self.data.tablet_count,
+        )
+        self._add_server(
+            "coordinator", Coordinator(config), Edge(1, SERVED_BY_COORDINATOR), "memory:coordinator"
+        )
 
     def _add_tablet(self, server_id: int) -> None:
         address = f"memory:{server_id}"
@@ -160,7 +179,12 @@ class LocalCluster:
             durability=Durability(self.options.durability),
             segment_bytes=self.options.segment_bytes,
         )
-        self._add_server(f"tablet-{server_id}", TabletServer(config), Edge(2, frozenset()), address)
+        self._add_server(
+            f"tablet-{server_id}",
+            TabletServer(config),
+            Edge(2, SERVED_BY_TABLET, PRIVATE_OF_TABLETS),
+            address,
+        )
 
     def _add_server(self, name: str, machine: Any, edge: Edge, internal_address: str) -> None:
         link = RegistryLink(len(self.nodes), self.hub, self.registry.driver)

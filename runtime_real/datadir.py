@@ -58,7 +58,9 @@ class DataDirectory:
     def node_folder(self, name: str) -> Path:
         """Return the folder of node *name*, created if need be."""
         folder = self.path / name
-        folder.mkdir(exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir()
+            _sync_folder(self.path)  # a power cut must not take the name of what is synced below it
         return folder
 
     def node_directory_id(self, name: str) -> str:
@@ -83,7 +85,7 @@ class DataDirectory:
 def open_data_directory(path: Path, tablet_count: int | None) -> DataDirectory:
     """Open *path*, or create it; *tablet_count* None is as many as it has, or one."""
     with _clear_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
+        _make(path)
         _check_mark(path)
         lock_fd = _lock(path)
     try:
@@ -165,7 +167,19 @@ def _replace(path: Path, content: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync_folder(path.parent)
+
+
+def _make(path: Path) -> None:
+    """Make the directory and those above it, durably."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        _sync_folder(one.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

@@ -106,6 +106,10 @@ class Hub:
     def stop(self) -> None:
         """End `run` after the present wake-up; call it on the hub's own thread."""
         self.stopping = True
+        self.wake()
+
+    def wake(self) -> None:
+        """End the sleep of `run`: something was put off by another task of the same thread."""
         self.workers.wake()
 
     def close(self) -> None:

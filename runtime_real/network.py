@@ -100,9 +100,13 @@ class NodeNetwork:
             listener.close()
         self.listeners.clear()
         for end in list(self.ends.values()):
-            if isinstance(end, SocketConnection):
-                end.flush()  # last answers
             end.close()
+
+    def abandon(self) -> None:
+        """Close all sockets at once; the hub serves no more, and nobody is told."""
+        for end in self.ends.values():
+            if isinstance(end, SocketConnection):
+                end.peer.close()
 
     # ---- inside --------------------------------------------------------------------------------
 

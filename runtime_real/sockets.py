@@ -111,8 +111,9 @@ class SocketConnection:
             self._update_interest()
 
     def close(self) -> None:
-        """Close before anything else happens on it."""
-        self.hub.soon(self._close)
+        """Deliver no more, and close behind this step; what was answered before is sent if it can be."""
+        self.paused = True
+        self.hub.soon(self._flush_and_close)
 
     def pause(self) -> None:
         """Read no more until resume."""
@@ -247,6 +248,10 @@ class SocketConnection:
         if interest != self._interest:
             self._interest = interest
             self.hub.modify(self._fd, interest)
+
+    def _flush_and_close(self) -> None:
+        self.flush()
+        self._close()
 
     def _close(self) -> None:
         if not self.is_open:

@@ -11,7 +11,7 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flussd.testing.cluster import RunningCluster
+    from flussd.testing.running import RunningCluster
 
 
 @contextlib.contextmanager
@@ -25,7 +25,7 @@ def cluster(
 
     Without *data_dir* its data goes away at the end. *options* are the keys of `flussd local -D`.
     """
-    from flussd.testing.cluster import running
+    from flussd.testing.running import running
 
     with running(tablets, data_dir, options or {}) as started:
         yield started

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 if TYPE_CHECKING:
-    from flussd.testing.cluster import RunningCluster
+    from flussd.testing.running import RunningCluster
 
 _ordinals: Final = itertools.count(1)
 

@@ -27,7 +27,9 @@ COMMAND = (sys.executable, "-m", "flussd.cli.flussd")
 @pytest.fixture
 def child_env():
     """The environment in which a child process finds flussd, installed or not."""
-    return os.environ | {"PYTHONPATH": str(SOURCE)}
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH")]))
+    }
 
 
 @attrs.define(eq=False)
@@ -48,8 +50,9 @@ class Server:
     def stop(self, number=signal.SIGTERM):
         """Stop it in order; return its exit status and what it printed from the ready line on."""
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=30)
-        return self.process.returncode, "".join(self.lines) + out, err
+        # Not communicate(): the reader of the first line holds what came with it.
+        out, err = self.process.stdout.read(), self.process.stderr.read()
+        return self.process.wait(30), "".join(self.lines) + out, err
 
 
 @pytest.fixture

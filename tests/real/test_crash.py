@@ -9,7 +9,7 @@ import pytest
 import flussd.testing
 from flussd.core.connections import ConnectionOpened
 from flussd.core.tablet.tablet import TabletServer
-from flussd.testing.cluster import ClusterFailed
+from flussd.testing.running import ClusterFailed
 
 PLANTED = """
 import sys
@@ -31,7 +31,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 def test_our_own_bug(child_env, tmp_path):
-    """An exception out of a step ends the process with 70, a traceback and the last events, also on disk."""
+    """An exception out of a step ends the process with 70 and a report, which is on the disk too."""
     process = subprocess.Popen(
         [sys.executable, "-c", PLANTED, "bug", "local", "--port", "0", "--data-dir", str(tmp_path)],
         env=child_env,

@@ -127,7 +127,7 @@ class RunningCluster:
 def running(
     tablets: int, data_dir: str | PathLike[str] | None, options: Mapping[str, str]
 ) -> Iterator[RunningCluster]:
-    """Run a cluster; see flussd.testing.cluster."""
+    """Run a cluster; see `flussd.testing.cluster`."""
     settings = parse_options(f"{key}={value}" for key, value in options.items())
     with contextlib.ExitStack() as stack:
         if data_dir is None:
