@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import resource
-import select
 import socket
 import struct
 
@@ -441,36 +440,7 @@ def test_a_descriptor_used_again_in_one_wake_up(bench):
     assert [1] == bench.driver.closed
 
 
-# ---- timers and memory ---------------------------------------------------------------------------
-
-
-def test_timers_ring_in_order_and_not_early(bench):
-    """Calls come at their time or after, sorted, and the sleep is no longer than the nearest."""
-    rung = []
-    now_ms = bench.hub.time.sample()
-    for delay_ms in (30, 10, 20):
-        bench.hub.call_at(now_ms + delay_ms, lambda d=delay_ms: rung.append((d, bench.hub.time.now_ms)))
-    wait_ms = bench.hub._wait_ms()
-    bench.until(lambda: len(rung) == 3)
-
-    assert 0 < wait_ms <= 10
-    assert [10, 20, 30] == [delay_ms for delay_ms, _ in rung]
-    assert all(at_ms >= now_ms + delay_ms for delay_ms, at_ms in rung)
-
-
-def test_what_is_put_off_is_never_reentered(bench):
-    """A put-off call runs after the one that put it off has returned, and in order."""
-    order = []
-
-    def outer():
-        bench.hub.soon(order.append, "inner")
-        order.append("outer")
-
-    bench.hub.soon(outer)
-    bench.hub.soon(order.append, "second")
-    bench.turn()
-
-    assert ["outer", "second", "inner"] == order
+# ---- memory ------------------------------------------------------------------------------------
 
 
 def test_connections_in_memory(bench):
@@ -496,12 +466,3 @@ def test_connections_in_memory(bench):
     assert [(theirs, 1, b"one"), (theirs, 2, b"two")] == bench.driver.requests
     assert [(ours, answer(1)[4:]), (ours, answer(2)[4:])] == other.responses
     assert ([ours], [theirs]) == (other.closed, bench.driver.closed)
-
-
-def test_the_hub_sleeps_when_there_is_nothing(bench):
-    """No event, no work: an idle server costs nothing."""
-    bench.turn(3)
-
-    assert [] == bench.hub.epoll.poll(0)
-    assert bench.hub._wait_ms() > 1000
-    assert select.select([bench.hub.epoll.fileno()], [], [], 0.05)[0] == []
