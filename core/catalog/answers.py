@@ -1,0 +1,193 @@
+"""Answers to read-only requests, from a catalog: the same on the coordinator and on tablet servers.
+
+Pure functions of (catalog, request). What a client asked wrongly is raised as Refused, with the code that
+section 6 of the wire protocol gives. The caller holds an answer that lacks a leader for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+
+from flussd.core.catalog.catalog import Catalog
+from flussd.core.catalog.entries import key_of
+from flussd.core.catalog.records import NO_LEADER, NO_PARTITION, DatabaseRecord, NodeRecord, TableRecord
+from flussd.core.records.refusal import Refused
+from flussd.core.wire import messages
+from flussd.core.wire.apis import ApiKey
+from flussd.core.wire.errors import ErrorCode
+
+__all__ = ["ANSWERED", "Answer", "answer", "key_of"]
+
+
+@attrs.frozen
+class Answer:
+    """The response; *leaderless*: a table that was asked for has a bucket without a leader."""
+
+    message: Any
+    leaderless: bool = False
+
+
+def answer(catalog: Catalog, api_key: int, message: Any) -> Answer:
+    """Answer a request of one of the ANSWERED APIs.
+
+    Raises:
+        Refused: the request names what does not exist, or asks for what cannot be.
+    """
+    return _HANDLERS[api_key](catalog, message)
+
+
+def database_of(catalog: Catalog, name: str) -> DatabaseRecord:
+    """Return a database, or refuse."""
+    record = catalog.databases.get(name)
+    if record is None:
+        raise Refused(ErrorCode.DATABASE_NOT_EXIST, f"database {name} does not exist")
+    return record
+
+
+def table_of(catalog: Catalog, path: messages.PbTablePath | messages.PbPhysicalTablePath) -> TableRecord:
+    """Return a table, or refuse."""
+    record = catalog.tables.get((path.database_name, path.table_name))
+    if record is None:
+        text = f"table {path.database_name}.{path.table_name} does not exist"
+        raise Refused(ErrorCode.TABLE_NOT_EXIST, text)
+    return record
+
+
+# ---- databases -----------------------------------------------------------------------------------
+
+
+def _list_databases(catalog: Catalog, asked: messages.ListDatabasesRequest) -> Answer:
+    response = messages.ListDatabasesResponse()
+    for name in sorted(catalog.databases):
+        if asked.include_summary:
+            response.database_summary.add(
+                database_name=name,
+                created_time=catalog.databases[name].created_ms,
+                table_count=catalog.table_count(name),
+            )
+        else:
+            response.database_name.append(name)
+    return Answer(response)
+
+
+def _database_exists(catalog: Catalog, asked: messages.DatabaseExistsRequest) -> Answer:
+    return Answer(messages.DatabaseExistsResponse(exists=asked.database_name in catalog.databases))
+
+
+def _get_database_info(catalog: Catalog, asked: messages.GetDatabaseInfoRequest) -> Answer:
+    record = database_of(catalog, asked.database_name)
+    return Answer(
+        messages.GetDatabaseInfoResponse(
+            database_json=record.json, created_time=record.created_ms, modified_time=record.modified_ms
+        )
+    )
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def _list_tables(catalog: Catalog, asked: messages.ListTablesRequest) -> Answer:
+    record = database_of(catalog, asked.database_name)
+    return Answer(messages.ListTablesResponse(table_name=catalog.table_names(record.name)))
+
+
+def _table_exists(catalog: Catalog, asked: messages.TableExistsRequest) -> Answer:
+    path = (asked.table_path.database_name, asked.table_path.table_name)
+    return Answer(messages.TableExistsResponse(exists=path in catalog.tables))
+
+
+def _get_table_info(catalog: Catalog, asked: messages.GetTableInfoRequest) -> Answer:
+    record = table_of(catalog, asked.table_path)
+    return Answer(
+        messages.GetTableInfoResponse(
+            table_id=record.table_id,
+            schema_id=record.schema_id,
+            table_json=record.json,
+            created_time=record.created_ms,
+            modified_time=record.modified_ms,
+        )
+    )
+
+
+def _get_table_schema(catalog: Catalog, asked: messages.GetTableSchemaRequest) -> Answer:
+    path = asked.table_path
+    record = catalog.tables.get((path.database_name, path.table_name))
+    if record is None:  # upstream looks for the schema alone, and does not find it
+        text = f"table {path.database_name}.{path.table_name} does not exist"
+        raise Refused(ErrorCode.SCHEMA_NOT_EXIST, text)
+    wanted = asked.schema_id if asked.HasField("schema_id") else record.schema_id
+    for schema in record.schema_records:
+        if schema.schema_id == wanted:
+            return Answer(
+                messages.GetTableSchemaResponse(schema_id=schema.schema_id, schema_json=schema.json)
+            )
+    text = f"table {path.database_name}.{path.table_name} has no schema {wanted}"
+    raise Refused(ErrorCode.SCHEMA_NOT_EXIST, text)
+
+
+# ---- metadata ------------------------------------------------------------------------------------
+
+
+def _get_metadata(catalog: Catalog, asked: messages.MetadataRequest) -> Answer:
+    response = messages.MetadataResponse()
+    if catalog.coordinator is not None:
+        _put_node(response.coordinator_server, catalog.coordinator)
+    for node in catalog.nodes.values():
+        _put_node(response.tablet_servers.add(), node)
+    leaderless = False
+    for path in asked.table_path:
+        leaderless |= _put_table(catalog, response, table_of(catalog, path))
+    for partition in asked.partitions_path:
+        table = table_of(catalog, partition)
+        text = f"table {table.database}.{table.name} has no partition {partition.partition_name}"
+        raise Refused(ErrorCode.PARTITION_NOT_EXISTS, text)
+    for partition_id in asked.partitions_id:
+        raise Refused(ErrorCode.PARTITION_NOT_EXISTS, f"there is no partition with id {partition_id}")
+    return Answer(response, leaderless)
+
+
+def _put_node(into: messages.PbServerNode, node: NodeRecord) -> None:
+    into.node_id, into.host, into.port = node.server_id, node.host, node.port
+
+
+def _put_table(catalog: Catalog, response: messages.MetadataResponse, table: TableRecord) -> bool:
+    """Add a table with its buckets; return whether one of them has no leader."""
+    # pyfluss takes the table's description from table_json here; it must be complete.
+    into = response.table_metadata.add(
+        table_id=table.table_id,
+        schema_id=table.schema_id,
+        table_json=table.json,
+        created_time=table.created_ms,
+        modified_time=table.modified_ms,
+    )
+    into.table_path.database_name, into.table_path.table_name = table.path
+    leaderless = False
+    for bucket in range(0 if table.is_partitioned else table.bucket_count):
+        entry = into.bucket_metadata.add(bucket_id=bucket)
+        record = catalog.buckets.get((table.table_id, NO_PARTITION, bucket))
+        if record is not None:
+            entry.replica_id.extend(record.replicas)
+            entry.leader_epoch = record.leader_epoch
+        if record is None or record.leader_id == NO_LEADER:
+            leaderless = True
+        else:
+            entry.leader_id = record.leader_id
+    return leaderless
+
+
+_HANDLERS: Final[dict[int, Callable[[Catalog, Any], Answer]]] = {
+    ApiKey.LIST_DATABASES: _list_databases,
+    ApiKey.DATABASE_EXISTS: _database_exists,
+    ApiKey.GET_DATABASE_INFO: _get_database_info,
+    ApiKey.LIST_TABLES: _list_tables,
+    ApiKey.TABLE_EXISTS: _table_exists,
+    ApiKey.GET_TABLE_INFO: _get_table_info,
+    ApiKey.GET_TABLE_SCHEMA: _get_table_schema,
+    ApiKey.GET_METADATA: _get_metadata,
+}
+
+ANSWERED: Final = frozenset(_HANDLERS)
+"""The APIs that `answer` knows."""

@@ -1,0 +1,114 @@
+"""What can change in a cluster: facts that the registry confirmed, as values.
+
+Loading at start reads them from the registry; live operation decides them, writes, and applies them once
+the write is confirmed. `State.apply` is the only thing that takes them in.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from flussd.core.catalog.records import BucketKey, BucketRecord, DatabaseRecord, TableRecord
+from flussd.core.coordinator.layout import Registration, Tombstone
+
+
+@attrs.frozen
+class DatabaseMade:
+    """There is a database; *change_id* marks the change that made it, *version* is its node's."""
+
+    record: DatabaseRecord
+    version: int
+    change_id: str
+
+
+@attrs.frozen
+class DatabaseGone:
+    """There is no such database any more; its tables went before it."""
+
+    name: str
+
+
+@attrs.frozen
+class TableIdsMoved:
+    """The next table gets *next_id*; *version* is the counter's."""
+
+    next_id: int
+    version: int
+
+
+@attrs.frozen
+class TableMade:
+    """There is a table; its assignment follows, its bucket records are made later."""
+
+    record: TableRecord
+    version: int
+    change_id: str
+
+
+@attrs.frozen
+class TableDropped:
+    """A table is gone from the metadata; its tombstone stands until its buckets are erased."""
+
+    tombstone: Tombstone
+
+
+@attrs.frozen
+class Assigned:
+    """The buckets of a table live on these servers, bucket by bucket."""
+
+    table_id: int
+    replicas: tuple[tuple[int, ...], ...]
+
+
+@attrs.frozen
+class RecordSet:
+    """The record of a bucket is made or replaced; *version* is its node's."""
+
+    record: BucketRecord
+    version: int
+
+
+@attrs.frozen
+class RecordErased:
+    """A dropped bucket has no record any more: no server has a replica of it."""
+
+    key: BucketKey
+
+
+@attrs.frozen
+class TableErased:
+    """Nothing is left of a dropped table."""
+
+    table_id: int
+
+
+@attrs.frozen
+class ServerSeen:
+    """A tablet server is registered."""
+
+    registration: Registration
+
+
+@attrs.frozen
+class ServerGone:
+    """A tablet server is not registered any more in *incarnation*; it may be in a later one."""
+
+    server_id: int
+    incarnation: int
+
+
+Change: TypeAlias = (
+    DatabaseMade
+    | DatabaseGone
+    | TableIdsMoved
+    | TableMade
+    | TableDropped
+    | Assigned
+    | RecordSet
+    | RecordErased
+    | TableErased
+    | ServerSeen
+    | ServerGone
+)

@@ -1,0 +1,20 @@
+"""What a coordinator is told once, at its start."""
+
+from __future__ import annotations
+
+import attrs
+
+from flussd.core.records.descriptor import ClusterDefaults
+
+
+@attrs.frozen
+class CoordinatorConfig:
+    """*host* and *port* are what clients are told; *tablets_expected* must be up before `ready`."""
+
+    host: str = "localhost"
+    port: int = 9123
+    server_id: int = 0
+    tablets_expected: int = 1
+    ping_interval_ms: int = 200
+    ping_slack_ms: int = 100  # an answer may be later by this much
+    defaults: ClusterDefaults = attrs.Factory(ClusterDefaults)

@@ -1,0 +1,55 @@
+"""Who leads a bucket, and where a new table's buckets go: pure functions of what is known.
+
+At replication factor 1 the only replica leads whenever it is registered. A leader that registers anew
+gets a new epoch before anything else, since leadership is granted to an incarnation (rule 3).
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from flussd.core.catalog.records import NO_LEADER, BucketKey, BucketRecord
+from flussd.core.coordinator.layout import Registration
+
+
+def leader_of(record: BucketRecord, servers: dict[int, Registration]) -> tuple[int, int]:
+    """Return (server, incarnation) of who should lead; (NO_LEADER, -1) when nobody can."""
+    for server_id in record.replicas:
+        if server_id in record.isr and server_id in servers:
+            return server_id, servers[server_id].incarnation
+    return NO_LEADER, -1
+
+
+def is_right(record: BucketRecord, servers: dict[int, Registration]) -> bool:
+    """Tell whether the record names who should lead."""
+    return (record.leader_id, record.leader_incarnation) == leader_of(record, servers)
+
+
+def successor(
+    record: BucketRecord, servers: dict[int, Registration], coordinator_epoch: int
+) -> BucketRecord:
+    """Return the record that names who should lead, in a new epoch."""
+    leader_id, incarnation = leader_of(record, servers)
+    return attrs.evolve(
+        record,
+        leader_id=leader_id,
+        leader_incarnation=incarnation,
+        leader_epoch=record.leader_epoch + 1,
+        bucket_epoch=record.bucket_epoch + 1,
+        coordinator_epoch=coordinator_epoch,
+    )
+
+
+def first_record(
+    key: BucketKey, replicas: tuple[int, ...], servers: dict[int, Registration], coordinator_epoch: int
+) -> BucketRecord:
+    """Return the first record of a bucket: all replicas are in sync, since all are empty."""
+    empty = BucketRecord(key, replicas, NO_LEADER, -1, 0, replicas, 0, coordinator_epoch)
+    leader_id, incarnation = leader_of(empty, servers)
+    return attrs.evolve(empty, leader_id=leader_id, leader_incarnation=incarnation)
+
+
+def assign(table_id: int, bucket_count: int, server_ids: list[int]) -> tuple[tuple[int, ...], ...]:
+    """Spread one replica of each bucket round robin; each table begins at another server."""
+    ordered = sorted(server_ids)
+    return tuple([(ordered[(table_id + bucket) % len(ordered)],) for bucket in range(bucket_count)])

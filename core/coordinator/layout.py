@@ -1,0 +1,286 @@
+"""Where everything is in the registry, and the JSON of each node: upstream's layout with our fields.
+
+Section 4 of the cluster behaviour has the layout. Ours besides: `format`, tombstones of dropped tables
+under `metadata/dropped`, a `change_id` in what DDL creates, and in bucket records the incarnation of the
+leader, ELR, suspects and M. Encoding is canonical: equal values, equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import attrs
+
+from flussd.core.catalog.records import (
+    NO_PARTITION,
+    BucketKey,
+    BucketRecord,
+    DatabaseRecord,
+    SchemaRecord,
+    TablePath,
+    TableRecord,
+)
+
+ROOT: Final = "/fluss"
+FORMAT: Final = f"{ROOT}/format"
+FORMAT_LEVEL: Final = 1
+"""Of what stands in the registry; a coordinator of another level refuses to start."""
+
+DATABASES: Final = f"{ROOT}/metadata/databases"
+DROPPED: Final = f"{ROOT}/metadata/dropped"
+TABLE_IDS: Final = f"{ROOT}/metadata/table_seqid"
+EPOCH: Final = f"{ROOT}/coordinators/epoch"
+ACTIVE: Final = f"{ROOT}/coordinators/active"
+SERVERS: Final = f"{ROOT}/tabletservers/ids"
+ASSIGNMENTS: Final = f"{ROOT}/tabletservers/tables"
+
+DEFAULT_DATABASE: Final = "fluss"
+
+BASE_NODES: Final = (
+    ROOT,
+    f"{ROOT}/metadata",
+    DATABASES,
+    DROPPED,
+    TABLE_IDS,
+    f"{ROOT}/metadata/partition_seqid",
+    f"{ROOT}/metadata/writer_id",
+    f"{ROOT}/coordinators",
+    f"{ROOT}/coordinators/ids",
+    EPOCH,
+    f"{ROOT}/tabletservers",
+    SERVERS,
+    ASSIGNMENTS,
+    f"{ROOT}/tabletservers/partitions",
+)
+"""Made by one multi, parents first, with FORMAT as the last."""
+
+
+@attrs.frozen
+class Tombstone:
+    """A dropped table whose buckets are not all erased; *change_id* marks the change that dropped it."""
+
+    table_id: int
+    path: TablePath
+    change_id: str
+
+
+@attrs.frozen
+class Registration:
+    """What a tablet server says of itself; clients reach it at *host*:*port*, we at *internal*."""
+
+    server_id: int
+    host: str
+    port: int
+    internal: str
+    incarnation: int
+    version: int
+
+
+def encode(value: Any) -> bytes:
+    """Return canonical JSON."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def encode_count(value: int) -> bytes:
+    """Return a counter as upstream writes it: 8 bytes, big-endian."""
+    return value.to_bytes(8, "big")
+
+
+def decode_count(data: bytes) -> int:
+    """Read a counter; an empty node is 0."""
+    return int.from_bytes(data, "big")
+
+
+# ---- paths ---------------------------------------------------------------------------------------
+
+
+def database_path(name: str) -> str:
+    """Return where a database is."""
+    return f"{DATABASES}/{name}"
+
+
+def tables_path(database: str) -> str:
+    """Return the parent of a database's tables."""
+    return f"{DATABASES}/{database}/tables"
+
+
+def table_path(path: TablePath) -> str:
+    """Return where a table is."""
+    return f"{DATABASES}/{path[0]}/tables/{path[1]}"
+
+
+def schemas_path(path: TablePath) -> str:
+    """Return the parent of a table's schemas."""
+    return f"{table_path(path)}/schemas"
+
+
+def assignment_path(table_id: int) -> str:
+    """Return where the assignment of a table is."""
+    return f"{ASSIGNMENTS}/{table_id}"
+
+
+def buckets_path(table_id: int) -> str:
+    """Return the parent of a table's buckets."""
+    return f"{ASSIGNMENTS}/{table_id}/buckets"
+
+
+def bucket_path(key: BucketKey) -> str:
+    """Return the folder of a bucket."""
+    assert key[1] == NO_PARTITION, "partitions come later"
+    return f"{ASSIGNMENTS}/{key[0]}/buckets/{key[2]}"
+
+
+def record_path(key: BucketKey) -> str:
+    """Return where the record of a bucket is."""
+    return f"{bucket_path(key)}/leader_isr"
+
+
+def tombstone_path(table_id: int) -> str:
+    """Return where the tombstone of a dropped table is."""
+    return f"{DROPPED}/{table_id}"
+
+
+def server_path(server_id: int) -> str:
+    """Return where a tablet server registers."""
+    return f"{SERVERS}/{server_id}"
+
+
+# ---- databases and tables ------------------------------------------------------------------------
+
+
+def encode_database(record: DatabaseRecord, change_id: str) -> bytes:
+    """Return the node of a database."""
+    value = json.loads(record.json)
+    value |= {"created_time": record.created_ms, "modified_time": record.modified_ms}
+    return encode(value | {"version": 1, "change_id": change_id})
+
+
+def decode_database(name: str, data: bytes) -> tuple[DatabaseRecord, str]:
+    """Read the node of a database; return it and the change that made it."""
+    value = json.loads(data)
+    descriptor = {"version": 1, "custom_properties": value["custom_properties"]}
+    if "comment" in value:
+        descriptor["comment"] = value["comment"]
+    record = DatabaseRecord(name, encode(descriptor), value["created_time"], value["modified_time"])
+    return record, value["change_id"]
+
+
+def encode_table(record: TableRecord, change_id: str) -> bytes:
+    """Return the node of a table; its schemas are nodes of their own."""
+    value = json.loads(record.json)
+    del value["schema"]
+    value |= {"created_time": record.created_ms, "modified_time": record.modified_ms}
+    return encode(value | {"version": 1, "table_id": record.table_id, "change_id": change_id})
+
+
+def decode_table(path: TablePath, data: bytes, schemas: dict[int, bytes]) -> tuple[TableRecord, str]:
+    """Read the node of a table with its *schemas* by id; return it and the change that made it."""
+    value = json.loads(data)
+    newest = max(schemas)
+    descriptor = {
+        "version": 1,
+        "schema": json.loads(schemas[newest]),
+        "partition_key": value["partition_key"],
+        "bucket_key": value["bucket_key"],
+        "bucket_count": value["bucket_count"],
+        "properties": value["properties"],
+        "custom_properties": value["custom_properties"],
+    }
+    if "comment" in value:
+        descriptor["comment"] = value["comment"]
+    record = TableRecord.of(
+        path,
+        value["table_id"],
+        encode(descriptor),
+        tuple([SchemaRecord(schema_id, schemas[schema_id]) for schema_id in sorted(schemas)]),
+        created_ms=value["created_time"],
+        modified_ms=value["modified_time"],
+    )
+    return record, value["change_id"]
+
+
+def encode_tombstone(tombstone: Tombstone) -> bytes:
+    """Return the node of a tombstone."""
+    database, table = tombstone.path
+    value = {"version": 1, "table_id": tombstone.table_id, "database": database, "table": table}
+    return encode(value | {"change_id": tombstone.change_id})
+
+
+def decode_tombstone(data: bytes) -> Tombstone:
+    """Read the node of a tombstone."""
+    value = json.loads(data)
+    return Tombstone(value["table_id"], (value["database"], value["table"]), value["change_id"])
+
+
+# ---- buckets -------------------------------------------------------------------------------------
+
+
+def encode_assignment(replicas: tuple[tuple[int, ...], ...]) -> bytes:
+    """Return the node of an assignment: the replicas of each bucket."""
+    return encode({"version": 1, "buckets": {str(n): list(servers) for n, servers in enumerate(replicas)}})
+
+
+def decode_assignment(data: bytes) -> tuple[tuple[int, ...], ...]:
+    """Read the node of an assignment."""
+    buckets = json.loads(data)["buckets"]
+    return tuple([tuple(buckets[str(n)]) for n in range(len(buckets))])
+
+
+def encode_record(record: BucketRecord) -> bytes:
+    """Return the node of a bucket record."""
+    return encode(
+        {
+            "version": 2,
+            "leader": record.leader_id,
+            "leader_epoch": record.leader_epoch,
+            "isr": list(record.isr),
+            "coordinator_epoch": record.coordinator_epoch,
+            "bucket_epoch": record.bucket_epoch,
+            "standby_replicas": [],
+            "leader_incarnation": record.leader_incarnation,
+            "min_isr": record.min_isr,
+            "elr": list(record.elr),
+            "suspects": list(record.suspects),
+            "replicas": list(record.replicas),
+        }
+    )
+
+
+def decode_record(key: BucketKey, data: bytes) -> BucketRecord:
+    """Read the node of a bucket record."""
+    value = json.loads(data)
+    return BucketRecord(
+        key,
+        tuple(value["replicas"]),
+        value["leader"],
+        value["leader_incarnation"],
+        value["leader_epoch"],
+        tuple(value["isr"]),
+        value["bucket_epoch"],
+        value["coordinator_epoch"],
+        value["min_isr"],
+        tuple(value["elr"]),
+        tuple(value["suspects"]),
+    )
+
+
+# ---- servers -------------------------------------------------------------------------------------
+
+
+def decode_registration(server_id: int, data: bytes, incarnation: int, version: int) -> Registration:
+    """Read the node of a tablet server."""
+    value = json.loads(data)
+    address = value["listeners"].split(",")[0].rpartition("/")[2]
+    host, _, port = address.rpartition(":")
+    return Registration(server_id, host, int(port), value["internal"], incarnation, version)
+
+
+def encode_active(server_id: int, directory_id: str, *, epoch: int) -> bytes:
+    """Return the node of the active coordinator."""
+    return encode({"version": 2, "id": str(server_id), "directory_id": directory_id, "epoch": epoch})
+
+
+def directory_of_active(data: bytes) -> str:
+    """Return the data directory of the active coordinator."""
+    return str(json.loads(data)["directory_id"])

@@ -1,0 +1,74 @@
+"""Every write of the active coordinator: one proposal in flight, checked against its epoch.
+
+The order of importance: servers that do not answer, wrong leaders, what clients asked, new bucket
+records, erasing. A proposal that is confirmed is applied; one that is not (another coordinator was
+faster, or nobody knows) ends this term: everything is read again under a new epoch, which also makes
+sure that the old write can never be applied late.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from flussd.core.coordinator import layout, proposals
+from flussd.core.coordinator.proposals import Proposal, Why
+from flussd.core.registry.messages import Answer, Check, Multi, Outcome
+
+if TYPE_CHECKING:
+    from flussd.core.coordinator.coordinator import Coordinator
+
+NEVER: Final = (Outcome.TOO_LARGE, Outcome.BAD_PATH)
+"""What the registry will say again, however often it is asked."""
+
+
+@attrs.define(eq=False)
+class Pipeline:
+    """The proposal in flight, if any."""
+
+    owner: Coordinator
+    flight: Proposal | None = None
+
+    def go_on(self) -> None:
+        """Send the most important proposal, unless one is in flight."""
+        if self.flight is not None:
+            return
+        proposal = self._next()
+        if proposal is not None:
+            self.flight = proposal
+            check = Check(layout.EPOCH, self.owner.epoch_version)
+            self.owner.submit(proposal, Multi((check, *proposal.writes)))
+
+    def _next(self) -> Proposal | None:
+        owner = self.owner
+        state, epoch = owner.state, owner.epoch
+        if not owner.scan.is_running:  # else we learn in a moment who is there
+            for server_id in owner.links.doomed():
+                if server_id in state.servers:
+                    return proposals.decree(state, server_id, epoch)
+        if state.unelected:
+            return proposals.elect(state, epoch)
+        asked = owner.requests.next_proposal()
+        if asked is not None:
+            return asked
+        if state.unmade:
+            return proposals.make_records(state, epoch)
+        return proposals.erase(state)
+
+    def answered(self, proposal: Proposal, answer: Answer) -> None:
+        """What became of the proposal in flight."""
+        assert proposal is self.flight
+        self.flight = None
+        owner = self.owner
+        if answer.outcome is Outcome.OK:
+            for change in proposal.changes:
+                owner.state.apply(change)
+            if proposal.why is Why.DDL:
+                owner.requests.applied()
+        elif answer.outcome in NEVER and proposal.why is Why.DDL:
+            owner.requests.refused(f"the registry refuses it: {answer.outcome.value}")
+        elif proposal.why is Why.DECREE and answer.failed_index == 1:
+            owner.scan.begin()  # the server left, or came back, by itself
+        else:
+            owner.restart(f"cannot write ({proposal.why.value}): {answer.outcome.value}")

@@ -1,0 +1,319 @@
+"""What the coordinator knows to be true: the registry's content, and what follows from it.
+
+`apply` is the only way in, at load and in live operation alike. Beside the facts it keeps the work that
+they imply: buckets without a record, records that name the wrong leader, leaders that have not reported,
+replicas to be deleted. Nothing here is decided, and nothing unconfirmed gets in.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from flussd.core.catalog.catalog import Catalog
+from flussd.core.catalog.records import NO_LEADER, NO_PARTITION, BucketKey, BucketRecord, NodeRecord
+from flussd.core.coordinator import changes as ch
+from flussd.core.coordinator.elections import is_right
+from flussd.core.coordinator.layout import Registration, Tombstone
+
+_HASH_MASK: Final = (1 << 128) - 1
+
+
+class Kind(enum.IntEnum):
+    """Of what a tablet server is to be told."""
+
+    DATABASE = 0
+    TABLE = 1
+    BUCKET = 2
+    DROP = 3  # to the servers that have a replica
+    NODES = 4
+
+
+Item: TypeAlias = tuple[Kind, Any]  # (kind, database name, table id, or bucket key)
+
+
+@attrs.define(eq=False)
+class State:
+    """Change it through apply() and the two reports; its fields are open to readers."""
+
+    catalog: Catalog = attrs.Factory(Catalog)
+    servers: dict[int, Registration] = attrs.Factory(dict)
+    database_marks: dict[str, tuple[int, str]] = attrs.Factory(dict)  # name -> version, change id
+    table_marks: dict[int, tuple[int, str]] = attrs.Factory(dict)  # table id -> version, change id
+    assignments: dict[int, tuple[tuple[int, ...], ...]] = attrs.Factory(dict)
+    versions: dict[BucketKey, int] = attrs.Factory(dict)  # of the records' nodes
+    dropping: dict[BucketKey, BucketRecord] = attrs.Factory(dict)  # records of dropped tables
+    tombstones: dict[int, Tombstone] = attrs.Factory(dict)
+    next_table_id: int = 0
+    table_ids_version: int = 0
+    # What follows from the above:
+    record_count: dict[int, int] = attrs.Factory(dict)  # table id -> records there are
+    hosted: dict[int, dict[BucketKey, None]] = attrs.Factory(dict)  # server -> its live buckets
+    unmade: dict[int, None] = attrs.Factory(dict)  # tables whose bucket records are not all made
+    unelected: dict[BucketKey, None] = attrs.Factory(dict)  # records that name the wrong leader
+    # Reports of the tablet servers, known only to this process:
+    awaited: dict[int, dict[BucketKey, int]] = attrs.Factory(dict)  # table -> leaders not heard of
+    undeleted: dict[BucketKey, dict[int, None]] = attrs.Factory(dict)  # dropped -> servers to report
+    deletable: dict[int, dict[BucketKey, None]] = attrs.Factory(dict)  # server -> dropped buckets
+    erasable: dict[BucketKey, None] = attrs.Factory(dict)  # dropped, and deleted everywhere
+    change_number: int = 0
+    items: list[Item] = attrs.Factory(list)  # changed since somebody last took them
+    _hash: int = 0  # over records with their versions
+
+    def apply(self, change: ch.Change) -> None:
+        """Take in a fact that the registry confirmed."""
+        self.change_number += 1
+        _APPLY[type(change)](self, change)
+
+    # ---- databases and tables ------------------------------------------------------------------
+
+    def _database_made(self, change: ch.DatabaseMade) -> None:
+        self.catalog.put_database(change.record)
+        self.database_marks[change.record.name] = (change.version, change.change_id)
+        self.items.append((Kind.DATABASE, change.record.name))
+
+    def _database_gone(self, change: ch.DatabaseGone) -> None:
+        assert not self.catalog.table_count(change.name)
+        self.catalog.drop_database(change.name)
+        del self.database_marks[change.name]
+        self.items.append((Kind.DATABASE, change.name))
+
+    def _table_ids_moved(self, change: ch.TableIdsMoved) -> None:
+        self.next_table_id, self.table_ids_version = change.next_id, change.version
+
+    def _table_made(self, change: ch.TableMade) -> None:
+        table = change.record
+        self.catalog.put_table(table)
+        self.table_marks[table.table_id] = (change.version, change.change_id)
+        self.items.append((Kind.TABLE, (table.path, table.table_id)))
+
+    def _assigned(self, change: ch.Assigned) -> None:
+        self.assignments[change.table_id] = change.replicas
+        self._count(change.table_id, 0)
+
+    def _count(self, table_id: int, more: int) -> None:
+        count = self.record_count.get(table_id, 0) + more
+        self.record_count[table_id] = count
+        if table_id not in self.tombstones and count < len(self.assignments[table_id]):
+            self.unmade[table_id] = None
+        else:
+            self.unmade.pop(table_id, None)
+
+    def _table_dropped(self, change: ch.TableDropped) -> None:
+        tombstone = change.tombstone
+        table_id = tombstone.table_id
+        self.tombstones[table_id] = tombstone
+        self.unmade.pop(table_id, None)
+        self.awaited.pop(table_id, None)
+        for bucket in range(len(self.assignments.get(table_id, ()))):
+            record = self.catalog.bucket((table_id, NO_PARTITION, bucket))
+            if record is not None:
+                self._begin_deletion(record)
+        self.catalog.drop_table(table_id)
+        self.table_marks.pop(table_id, None)
+        self.items.append((Kind.TABLE, (tombstone.path, table_id)))
+
+    def _table_erased(self, change: ch.TableErased) -> None:
+        del self.tombstones[change.table_id]
+        self.assignments.pop(change.table_id, None)
+        self.record_count.pop(change.table_id, None)
+
+    # ---- buckets -------------------------------------------------------------------------------
+
+    def _record_set(self, change: ch.RecordSet) -> None:
+        record = change.record
+        key, table_id = record.key, record.key[0]
+        before = self.catalog.bucket(key) or self.dropping.get(key)
+        self._exchange(before, self.versions.get(key), record, change.version)
+        self.versions[key] = change.version
+        if table_id in self.tombstones:
+            self._count(table_id, 1)
+            self._begin_deletion(record)
+            return
+        if before is None:
+            self._count(table_id, 1)
+            for server_id in record.replicas:
+                self.hosted.setdefault(server_id, {})[key] = None
+        self.catalog.put_bucket(record)
+        self._look_at_leader(record)
+        awaited = self.awaited.setdefault(table_id, {})
+        if record.leader_id != NO_LEADER:
+            awaited[key] = record.leader_epoch
+        else:
+            awaited.pop(key, None)
+        if not awaited:
+            del self.awaited[table_id]
+        self.items.append((Kind.BUCKET, key))
+
+    def _look_at_leader(self, record: BucketRecord) -> None:
+        if is_right(record, self.servers):
+            self.unelected.pop(record.key, None)
+        else:
+            self.unelected[record.key] = None
+
+    def _begin_deletion(self, record: BucketRecord) -> None:
+        key = record.key
+        self.dropping[key] = record
+        self.unelected.pop(key, None)
+        self.catalog.drop_bucket(key)
+        self.undeleted[key] = dict.fromkeys(record.replicas)
+        for server_id in record.replicas:
+            self.hosted.get(server_id, {}).pop(key, None)
+            self.deletable.setdefault(server_id, {})[key] = None
+        self.items.append((Kind.DROP, key))
+
+    def _record_erased(self, change: ch.RecordErased) -> None:
+        key = change.key
+        record = self.dropping.pop(key)
+        self._exchange(record, self.versions.pop(key), None, None)
+        self._count(key[0], -1)
+        self.erasable.pop(key, None)
+        for server_id in self.undeleted.pop(key, {}):
+            self.deletable[server_id].pop(key, None)
+
+    # ---- servers -------------------------------------------------------------------------------
+
+    def _server_seen(self, change: ch.ServerSeen) -> None:
+        self.servers[change.registration.server_id] = change.registration
+        self._servers_changed(change.registration.server_id)
+
+    def _server_gone(self, change: ch.ServerGone) -> None:
+        known = self.servers.get(change.server_id)
+        if known is not None and known.incarnation == change.incarnation:
+            del self.servers[change.server_id]
+            self._servers_changed(change.server_id)
+
+    def _servers_changed(self, server_id: int) -> None:
+        live = [
+            NodeRecord(one.server_id, one.host, one.port, one.incarnation) for one in self.servers.values()
+        ]
+        self.catalog.put_nodes(live)
+        self.items.append((Kind.NODES, None))
+        for key in self.hosted.get(server_id, ()):
+            record = self.catalog.bucket(key)
+            assert record is not None
+            self._look_at_leader(record)
+
+    # ---- reports, which no registry knows ------------------------------------------------------
+
+    def leading(self, key: BucketKey, epoch: int) -> None:
+        """A server leads *key* in *epoch*, and takes writes."""
+        awaited = self.awaited.get(key[0], {})
+        if awaited.get(key) == epoch:
+            self.forget_awaited(key)
+
+    def forget_awaited(self, key: BucketKey) -> None:
+        """Wait no more for the leader of *key*: it is there, or in trouble."""
+        awaited = self.awaited.get(key[0], {})
+        awaited.pop(key, None)
+        if not awaited:
+            self.awaited.pop(key[0], None)
+
+    def deleted(self, key: BucketKey, server_id: int) -> None:
+        """A server has erased its replica of a dropped bucket."""
+        left = self.undeleted.get(key)
+        if left is None or server_id not in left:
+            return  # told twice, or erased before
+        del left[server_id]
+        self.deletable[server_id].pop(key, None)
+        if not left:
+            self.erasable[key] = None
+
+    # ---- readers -------------------------------------------------------------------------------
+
+    def missing_records(self, table_id: int, count_max: int) -> list[int]:
+        """Return the first buckets of a table that have no record."""
+        buckets = range(len(self.assignments[table_id]))
+        missing = (b for b in buckets if (table_id, NO_PARTITION, b) not in self.versions)
+        return [bucket for bucket, _ in zip(missing, range(count_max), strict=False)]
+
+    def is_led(self, table_id: int) -> bool:
+        """Whether every bucket has a record, a leader, and a leader that reported."""
+        if table_id in self.unmade or table_id in self.awaited:
+            return False
+        for bucket in range(len(self.assignments.get(table_id, ()))):
+            record = self.catalog.bucket((table_id, NO_PARTITION, bucket))
+            if record is None or record.leader_id == NO_LEADER:
+                return False
+        return True
+
+    def take_items(self) -> list[Item]:
+        """Return what changed since the last call."""
+        items, self.items = self.items, []
+        return items
+
+    # ---- digest, clone, check ------------------------------------------------------------------
+
+    def _exchange(
+        self, before: BucketRecord | None, old: int | None, after: BucketRecord | None, new: int | None
+    ) -> None:
+        if before is not None:
+            self._hash -= _hash_of((before, old))
+        if after is not None:
+            self._hash += _hash_of((after, new))
+
+    def digest(self) -> bytes:
+        """Return a digest of the facts."""
+        small = (
+            sorted(self.servers.items()),
+            sorted(self.database_marks.items()),
+            sorted(self.table_marks.items()),
+            sorted(self.tombstones.items()),
+            (self.next_table_id, self.table_ids_version, self._hash & _HASH_MASK),
+            (len(self.unmade), len(self.unelected), len(self.awaited), len(self.undeleted)),
+        )
+        return blake2b(self.catalog.digest() + repr(small).encode(), digest_size=16).digest()
+
+    def clone(self) -> State:
+        """Return a copy that shares nothing that changes."""
+        copy = attrs.evolve(self, catalog=self.catalog.clone(), items=list(self.items))
+        for field in attrs.fields(State):
+            value = getattr(self, field.name)
+            if isinstance(value, dict):
+                setattr(copy, field.name, dict(value))
+        for name in ("hosted", "awaited", "undeleted", "deletable"):
+            setattr(copy, name, {key: dict(value) for key, value in getattr(self, name).items()})
+        return copy
+
+    def check_all(self) -> None:
+        """Assert that facts and what follows from them agree."""
+        self.catalog.check_all()
+        assert not [table_id for table_id in self.tombstones if table_id in self.catalog.by_id]
+        for table_id, replicas in self.assignments.items():
+            keys = [(table_id, NO_PARTITION, bucket) for bucket in range(len(replicas))]
+            count = sum(key in self.versions for key in keys)
+            assert count == self.record_count[table_id]
+            unmade = table_id not in self.tombstones and count < len(keys)
+            assert unmade == (table_id in self.unmade)
+        for key, record in self.catalog.buckets.items():
+            assert is_right(record, self.servers) == (key not in self.unelected)
+            assert all(key in self.hosted[server_id] for server_id in record.replicas)
+        for key in self.dropping:
+            assert key not in self.catalog.buckets
+            assert key[0] in self.tombstones
+            assert bool(self.undeleted[key]) == (key not in self.erasable)
+        known = [*self.catalog.buckets.values(), *self.dropping.values()]
+        assert sum(_hash_of((record, self.versions[record.key])) for record in known) == self._hash
+
+
+def _hash_of(value: Any) -> int:
+    return int.from_bytes(blake2b(repr(value).encode(), digest_size=16).digest())
+
+
+_APPLY: Final[dict[type, Callable[[State, Any], None]]] = {
+    ch.DatabaseMade: State._database_made,
+    ch.DatabaseGone: State._database_gone,
+    ch.TableIdsMoved: State._table_ids_moved,
+    ch.TableMade: State._table_made,
+    ch.TableDropped: State._table_dropped,
+    ch.Assigned: State._assigned,
+    ch.RecordSet: State._record_set,
+    ch.RecordErased: State._record_erased,
+    ch.TableErased: State._table_erased,
+    ch.ServerSeen: State._server_seen,
+    ch.ServerGone: State._server_gone,
+}
