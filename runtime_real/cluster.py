@@ -19,6 +19,7 @@ from flussd.core.coordinator.coordinator import Coordinator
 from flussd.core.driver import Driver
 from flussd.core.edge.requests import Edge
 from flussd.core.machine import Announce, Fatal, Stopped
+from flussd.core.records.descriptor import ClusterDefaults
 from flussd.core.registry.registry import RegistryMachine
 from flussd.core.replica.stored import Durability
 from flussd.core.tablet.config import TabletConfig
@@ -46,6 +47,12 @@ REGISTERED: Final = "registered"
 SERVES: Final = {"registry": RECOVERED, "coordinator": READY}
 """What each kind of node announces once it serves; a tablet server is REGISTERED."""
 
+FOUND_ITS_ROLE: Final = frozenset({"active", "standby"})
+"""The coordinator made the nodes below which tablet servers register, or another one did."""
+
+QUIET: Final = FOUND_ITS_ROLE | {RECOVERED, READY, REGISTERED}
+"""States that need nobody's attention."""
+
 LOG: Final = logging.getLogger("flussd")
 
 
@@ -69,7 +76,8 @@ class LocalCluster:
     failure: NodeFailed | None = None
     _addresses: Addresses = attrs.Factory(Addresses)
     _sessions: RegistrySessions = attrs.field(init=False)
-    _begun: bool = False
+    _started: dict[int, None] = attrs.Factory(dict)  # positions in nodes
+    _stopping: dict[int, None] = attrs.Factory(dict)
 
     def __attrs_post_init__(self) -> None:
         if not __debug__:
@@ -132,11 +140,7 @@ class LocalCluster:
             return
         self.is_stopping = True
         self.hub.call_at(self.hub.time.now_ms + STOP_MS_MAX, self._give_up)
-        if not self._begun:
-            self.registry.driver.stop()
-            return
-        for node in self.tablets:
-            node.driver.stop()
+        self._stop_next()
 
     def close(self) -> None:
         """Give back threads, files, sockets and the lock; `run` has ended."""
@@ -164,6 +168,10 @@ class LocalCluster:
             host=advertised(self.host),
             port=self._port(0),
             tablets_expected=self.data.tablet_count,
+            defaults=ClusterDefaults(
+                bucket_number=self.options.default_bucket_count,
+                replication_factor=self.options.default_replication_factor,
+            ),
         )
         self._add_server(
             "coordinator", Coordinator(config), Edge(1, SERVED_BY_COORDINATOR), "memory:coordinator"
@@ -214,34 +222,50 @@ class LocalCluster:
             self.hub.stop()
         elif isinstance(effect, Stopped):
             self._stopped(node)
-        elif effect.what == self._serving(node):
-            self._node_serves(node, effect.text)
         else:
-            LOG.warning("%s: %s: %s", node.name, effect.what, effect.text)
+            quiet = effect.what in QUIET
+            LOG.log(
+                logging.INFO if quiet else logging.WARNING, "%s: %s %s", node.name, effect.what, effect.text
+            )
+            self._go_on(node, effect.what)
 
-    def _serving(self, node: Node) -> str:
-        return SERVES.get(node.name, REGISTERED)
-
-    def _node_serves(self, node: Node, text: str) -> None:
-        LOG.info("%s: %s %s", node.name, self._serving(node), text)
-        if node is self.registry and not self.is_stopping:
-            self._begun = True
-            for n, server in enumerate(self.nodes[1:]):
-                assert server.network is not None
-                server.network.listen(self.listening[n])
-                self._start(server)
-        if not self.is_ready and all(self._serving(one) in one.states for one in self.nodes):
+    def _go_on(self, node: Node, what: str) -> None:
+        """Start what *node*'s new state makes possible, and see whether all serve."""
+        if node is self.registry and what == RECOVERED:
+            self._start_server(1)
+        elif node is self.coordinator and what in FOUND_ITS_ROLE:
+            for n in range(2, len(self.nodes)):
+                self._start_server(n)
+        if not self.is_ready and all(self._serves(one) for one in self.nodes):
             self.is_ready = True
             self.on_ready()
+
+    def _serves(self, node: Node) -> bool:
+        return SERVES.get(node.name, REGISTERED) in node.states
+
+    def _start_server(self, n: int) -> None:
+        if self.is_stopping or n in self._started:
+            return
+        self._started[n] = None
+        network = self.nodes[n].network
+        assert network is not None
+        network.listen(self.listening[n - 1])
+        self._start(self.nodes[n])
 
     def _stopped(self, node: Node) -> None:
         node.shut()
         if node is self.registry:
             self.hub.stop()
-        elif node is self.coordinator:
-            self.registry.driver.stop()
-        elif all(one.driver.halted for one in self.tablets):
-            self.coordinator.driver.stop()
+        elif self.is_stopping:
+            self._stop_next()
+
+    def _stop_next(self) -> None:
+        """Stop the last kind of nodes that runs: tablet servers, then the coordinator, the registry."""
+        running = [n for n in self._started if not self.nodes[n].driver.halted]
+        for n in [n for n in running if n > 1] or running or [0]:
+            if n not in self._stopping:
+                self._stopping[n] = None
+                self.nodes[n].driver.stop()
 
     def _give_up(self) -> None:
         late = ", ".join(node.name for node in self.nodes if not node.driver.halted)
