@@ -148,11 +148,11 @@ class Driver:
             return  # not asked, or twice
         if kind == 0:
             message = private.response_class(api_key)()
-            message.ParseFromString(body)
+            message.ParseFromString(bytes(body))
             self.post(c.ResponseReceived(connection, request_id, message))
         else:
             error = messages.ErrorResponse()
-            error.ParseFromString(body)
+            error.ParseFromString(bytes(body))
             self.post(
                 c.ResponseReceived(connection, request_id, None, error.error_code, error.error_message)
             )
