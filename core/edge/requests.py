@@ -49,11 +49,12 @@ class Edge:
             )
         if api_key == ApiKey.PRODUCE_LOG:
             return _produce(connection, request_id, body, wall_ms)
-        if api_key == ApiKey.API_VERSIONS:
-            return self._api_versions(connection, request_id)
         parsed = _plain(connection, request_id, api_key, api_version, body, wall_ms, internal=internal)
-        if api_key == ApiKey.AUTHENTICATE and isinstance(parsed, RequestReceived):
-            return _authenticate(connection, request_id, parsed.message.protocol)
+        if isinstance(parsed, RequestReceived):  # what needs no machine is answered here
+            if api_key == ApiKey.API_VERSIONS:
+                return self._api_versions(connection, request_id)
+            if api_key == ApiKey.AUTHENTICATE:
+                return _authenticate(connection, request_id, parsed.message.protocol)
         return parsed
 
     def _api_versions(self, connection: int, request_id: int) -> Reply:
@@ -122,7 +123,7 @@ def _plain(
     )
     message: Any = make()
     try:
-        message.ParseFromString(body)
+        message.ParseFromString(bytes(body))
     except DecodeError as error:
         return ReplyError(
             connection, request_id, ErrorCode.CORRUPT_MESSAGE, f"API key {api_key}: cannot parse: {error}"

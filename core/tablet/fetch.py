@@ -98,8 +98,8 @@ class Fetches:
         asked = event.message
         slots: list[Slot] = []
         for index, table in enumerate(asked.tables_req):
-            if table.HasField("filter_predicate") != table.HasField("filter_schema_id"):
-                text = "filter_predicate and filter_schema_id: expected both or neither"
+            if table.HasField("filter_predicate") and not table.HasField("filter_schema_id"):
+                text = "filter_predicate: expected a filter_schema_id with it"
                 self.server.emit(
                     ReplyError(event.connection, event.request_id, ErrorCode.UNKNOWN_SERVER_ERROR, text)
                 )

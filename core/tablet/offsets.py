@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from flussd.core.connections import Reply, ReplyError, RequestReceived
+from flussd.core.connections import Reply, RequestReceived
 from flussd.core.files import FileRead, ReadFile
 from flussd.core.limits import TERM_COMMIT_HOLD_MS
 from flussd.core.replica.events import BucketKey
@@ -39,6 +39,7 @@ class OffsetsWaiter(Waiter):
     timestamp_ms: int = 0
     results: list[Any] = attrs.Factory(list)
     waited: bool = False
+    refused: str = ""  # why no bucket can be answered
 
 
 @attrs.define(eq=False)
@@ -51,10 +52,6 @@ class Offsets:
     def received(self, event: RequestReceived) -> None:
         """Take a request in."""
         asked = event.message
-        refused = self._refusal(event)
-        if refused is not None:
-            self.server.emit(ReplyError(event.connection, event.request_id, *refused))
-            return
         partition_id = asked.partition_id if asked.HasField("partition_id") else -1
         waiter = OffsetsWaiter(
             event.connection,
@@ -63,17 +60,9 @@ class Offsets:
             keys=tuple((asked.table_id, partition_id, bucket) for bucket in asked.bucket_id),
             offset_type=asked.offset_type,
             timestamp_ms=asked.startTimestamp,
+            refused=_refusal(asked),
         )
         self.run(waiter)
-
-    def _refusal(self, event: RequestReceived) -> tuple[ErrorCode, str] | None:
-        asked = event.message
-        if asked.offset_type not in (EARLIEST, LATEST, TIMESTAMP):
-            text = f"offset type: expected 0, 1 or 2, got {asked.offset_type}"
-            return ErrorCode.UNKNOWN_SERVER_ERROR, text
-        if asked.offset_type == TIMESTAMP and not asked.HasField("startTimestamp"):
-            return ErrorCode.UNKNOWN_SERVER_ERROR, "offset type 2 needs a startTimestamp"
-        return None
 
     def run(self, waiter: OffsetsWaiter) -> None:
         """Work on through the buckets; stops where a read or a commit is waited for."""
@@ -102,6 +91,8 @@ class Offsets:
         replica = self.server.buckets.replicas.get(key)
         if replica is None or replica.role is not Role.LEADER:
             return _refused(key, *self.server.buckets.why_not(key))
+        if waiter.refused:
+            return _refused(key, ErrorCode.UNKNOWN_SERVER_ERROR, waiter.refused)
         if waiter.offset_type == EARLIEST:
             return _found(key, replica.log.start_offset)
         if replica.high_watermark < replica.term_start_offset:
@@ -152,6 +143,15 @@ class Offsets:
             waiter.results.append(_found(key, walk.head.base_offset))
         if waiter.connection in self.server.connections:
             self.run(waiter)
+
+
+def _refusal(asked: messages.ListOffsetsRequest) -> str:
+    """Tell what is wrong with a request; upstream answers each bucket with it."""
+    if asked.offset_type not in (EARLIEST, LATEST, TIMESTAMP):
+        return f"offset type: expected 0, 1 or 2, got {asked.offset_type}"
+    if asked.offset_type == TIMESTAMP and not asked.HasField("startTimestamp"):
+        return "offset type 2 needs a startTimestamp"
+    return ""
 
 
 def _found(key: BucketKey, offset: int) -> Any:
