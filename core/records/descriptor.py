@@ -27,10 +27,10 @@ INT_MAX: Final = 2**31 - 1
 class ClusterDefaults:
     """What a cluster fills in, and its limits; upstream's names of options."""
 
-    bucket_number: int = 1  # default.bucket.number
-    replication_factor: int = 1  # default.replication.factor
-    bucket_number_max: int = 4096  # max.bucket.num
-    partition_number_max: int = 1000  # max.partition.num
+    default_bucket_number: int = 1  # default.bucket.number
+    default_replication_factor: int = 1  # default.replication.factor
+    max_bucket_count: int = 4096  # max.bucket.num
+    max_partitions: int = 1000  # max.partition.num
     allow_log_tables: bool = True  # allow.create.log.tables
     allow_kv_tables: bool = True  # allow.create.kv.tables
 
@@ -211,7 +211,7 @@ def with_defaults(descriptor: TableDescriptor, defaults: ClusterDefaults) -> Tab
         kind = "primary-key" if descriptor.has_primary_key else "log"
         raise bad_table(f"this cluster does not allow to create {kind} tables")
     properties = dict(descriptor.properties)
-    properties.setdefault("table.replication.factor", str(defaults.replication_factor))
+    properties.setdefault("table.replication.factor", str(defaults.default_replication_factor))
     auto = properties.get("table.auto-partition.enabled", "false").strip().lower() == "true"
     if auto and len(descriptor.partition_key) > 1:
         properties.setdefault("table.auto-partition.num-precreate", "0")
@@ -219,7 +219,7 @@ def with_defaults(descriptor: TableDescriptor, defaults: ClusterDefaults) -> Tab
         raise bad_table("table.datalake.enabled: this cluster has no lake storage")
     if descriptor.has_primary_key:
         _primary_key_defaults(properties)
-    count = defaults.bucket_number if descriptor.bucket_count is None else descriptor.bucket_count
+    count = defaults.default_bucket_number if descriptor.bucket_count is None else descriptor.bucket_count
     return attrs.evolve(descriptor, bucket_count=count, properties=properties)
 
 
@@ -245,8 +245,8 @@ def validate(descriptor: TableDescriptor, defaults: ClusterDefaults) -> None:
     """
     options = {key: parse_option(key, text) for key, text in descriptor.properties.items()}
     assert descriptor.bucket_count is not None
-    if descriptor.bucket_count > defaults.bucket_number_max:
-        text = f"bucket count: expected at most {defaults.bucket_number_max}, got {descriptor.bucket_count}"
+    if descriptor.bucket_count > defaults.max_bucket_count:
+        text = f"bucket count: expected at most {defaults.max_bucket_count}, got {descriptor.bucket_count}"
         raise Refused(ErrorCode.BUCKET_MAX_NUM_EXCEPTION, text)
     _validate_keys(descriptor)
     _validate_numbers(options)
