@@ -169,8 +169,8 @@ class LocalCluster:
             port=self._port(0),
             tablets_expected=self.data.tablet_count,
             defaults=ClusterDefaults(
-                bucket_number=self.options.default_bucket_count,
-                replication_factor=self.options.default_replication_factor,
+                default_bucket_number=self.options.default_bucket_count,
+                default_replication_factor=self.options.default_replication_factor,
             ),
         )
         self._add_server(
