@@ -2,7 +2,7 @@
 
 A frame is a big-endian i32 length and that many bytes (wire protocol, section 1.1). Bad lengths raise
 FrameError, after which the connection can only be closed. Frames are views of the receive buffer: they
-live until the next call of writable or feed.
+live until the next call of writable or feed, and no longer; what is kept is copied.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 
 from flussd.core.limits import FRAME_HEAD_REQUEST_BYTES, REQUEST_BYTES_MAX
-from flussd.core.wire import messages
+from flussd.core.wire import hot
 
 FIRST_BUFFER_BYTES: Final = 8 * 1024
 """What an idle connection costs; one read takes hundreds of small requests."""
@@ -25,6 +25,15 @@ READ_BYTES: Final = 64 * 1024
 KEPT_BUFFER_BYTES: Final = 1024 * 1024
 """A buffer above this is given back when its frame is done."""
 
+BELIEVED_BYTES: Final = 4 * 1024 * 1024
+"""A frame of up to this is given its whole room at once: it holds a batch of pyfluss, of 2 MiB."""
+
+BELIEVED_TIMES: Final = 16
+"""A longer one gets this many times what has come of it: four bytes from a stranger must not cost 100 MiB.
+
+It costs an honest sender a copy of a sixteenth."""
+
+LENGTH_BYTES: Final = 4
 FRAME_HEAD_RESPONSE_BYTES: Final = 5
 
 _LENGTH: Final = struct.Struct(">i")
@@ -45,7 +54,8 @@ class FrameError(Exception):
 class FrameBuffer:
     """The receive side of one connection.
 
-    The owner writes into `writable`, tells how much by `received`, and goes through `frames`.
+    The owner writes into `writable`, tells how much by `received`, and goes through `frames`. Requests
+    have at least 8 bytes, responses FRAME_HEAD_RESPONSE_BYTES.
     """
 
     max_bytes: int = REQUEST_BYTES_MAX
@@ -54,66 +64,74 @@ class FrameBuffer:
     _start: int = 0  # of the first frame that was not handed out
     _end: int = 0  # of what was received
 
-    def writable(self) -> memoryview:
-        """Return room for the next read, at least for the rest of the frame that has begun."""
-        missing = self._wanted_bytes()
-        if self._start == self._end:
+    def writable(self, hint_bytes: int = 1) -> memoryview:
+        """Return room for the next read: at least *hint_bytes*, and the rest of a frame that has begun.
+
+        It is never empty. Of a frame above BELIEVED_BYTES it is only a part at first.
+        """
+        begun_bytes = self._end - self._start
+        needed_bytes = max(self._missing_bytes(begun_bytes), hint_bytes)
+        if not begun_bytes:
             self._start = self._end = 0
-            if len(self._buffer) > KEPT_BUFFER_BYTES and missing < KEPT_BUFFER_BYTES:
+            if len(self._buffer) > KEPT_BUFFER_BYTES and needed_bytes < KEPT_BUFFER_BYTES:
                 self._buffer = bytearray(READ_BYTES)
-        if self._start + missing > len(self._buffer) or self._end == len(self._buffer):
-            self._move(missing)
+        if self._end + needed_bytes > len(self._buffer):
+            self._move(begun_bytes, begun_bytes + needed_bytes)
         return memoryview(self._buffer)[self._end :]
 
-    def _wanted_bytes(self) -> int:
-        """Return the whole size of the frame that has begun, or of its length."""
-        if self._end - self._start < 4:
-            return 4
+    def _missing_bytes(self, begun_bytes: int) -> int:
+        """Return how much to make room for, for the frame that has begun, or for its length."""
+        if begun_bytes < LENGTH_BYTES:
+            return LENGTH_BYTES - begun_bytes
         length: int = _LENGTH.unpack_from(self._buffer, self._start)[0]
-        return 4 + max(0, min(length, self.max_bytes))
+        believed_bytes = max(BELIEVED_BYTES, BELIEVED_TIMES * begun_bytes)
+        return max(1, min(LENGTH_BYTES + min(length, self.max_bytes), believed_bytes) - begun_bytes)
 
-    def _move(self, wanted_bytes: int) -> None:
-        """Put the begun frame at the start of a buffer that can hold it, and a little more."""
-        begun = self._buffer[self._start : self._end]
-        room = max(wanted_bytes, READ_BYTES)
-        if room > len(self._buffer) or len(self._buffer) > max(KEPT_BUFFER_BYTES, 2 * room):
-            self._buffer = bytearray(room)
-        self._buffer[: len(begun)] = begun
-        self._start, self._end = 0, len(begun)
+    def _move(self, begun_bytes: int, wanted_bytes: int) -> None:
+        """Put what has begun at the start of a buffer of at least *wanted_bytes*."""
+        begun = memoryview(self._buffer)[self._start : self._end]
+        size_bytes = max(wanted_bytes, READ_BYTES)
+        if not size_bytes <= len(self._buffer) <= max(KEPT_BUFFER_BYTES, 2 * size_bytes):
+            self._buffer = bytearray(size_bytes)
+        memoryview(self._buffer)[:begun_bytes] = begun  # moves like memmove, if it is the same buffer
+        self._start, self._end = 0, begun_bytes
 
     def received(self, count: int) -> None:
         """Count bytes that were written at the start of `writable`."""
         self._end += count
+        assert self._end <= len(self._buffer), (self._end, len(self._buffer))
 
     def frames(self) -> Iterator[memoryview]:
         """Yield the whole frames, without their lengths; raise FrameError at a bad one."""
         view = memoryview(self._buffer)
-        while self._end - self._start >= 4:
+        while self._end - self._start >= LENGTH_BYTES:
             (length,) = _LENGTH.unpack_from(view, self._start)
             if not self.min_bytes <= length <= self.max_bytes:
                 raise FrameError(
                     f"frame length: expected {self.min_bytes} to {self.max_bytes}, got {length}"
                 )
-            if self._end - self._start < 4 + length:
+            begin = self._start + LENGTH_BYTES
+            if self._end - begin < length:
                 return
-            begin = self._start + 4
             self._start = begin + length
             yield view[begin : begin + length]
 
     def feed(self, data: bytes | memoryview) -> Iterator[memoryview]:
-        """Copy *data* in, and yield the frames as they become whole."""
-        view = memoryview(data)
-        while view:
-            room = self.writable()
-            count = min(len(room), len(view))
-            room[:count] = view[:count]
-            view = view[count:]
-            self.received(count)
-            yield from self.frames()
+        """Copy *data* in, at once, and return `frames`."""
+        if len(data):
+            self.writable(len(data))[: len(data)] = data
+            self.received(len(data))
+        return self.frames()
+
+    def shrink(self) -> None:
+        """Give back what traffic made the buffer grow to, if nothing has begun: for idle connections."""
+        if self._start == self._end and len(self._buffer) > FIRST_BUFFER_BYTES:
+            self._buffer = bytearray(FIRST_BUFFER_BYTES)
+            self._start = self._end = 0
 
 
 def request_head(frame: memoryview) -> tuple[int, int, int, memoryview]:
-    """Return API key, version, request id and body of a request frame."""
+    """Return API key, version, request id and body of a request frame, of at least 8 bytes."""
     api_key, api_version, request_id = _REQUEST_HEAD.unpack_from(frame)
     return api_key, api_version, request_id, frame[FRAME_HEAD_REQUEST_BYTES:]
 
@@ -135,14 +153,11 @@ def response_frame(request_id: int, body: bytes) -> bytes:
 
 def error_frame(request_id: int, code: int, text: str = "") -> bytes:
     """Return a whole error frame; an empty text is left out."""
-    error = messages.ErrorResponse(error_code=int(code))
-    if text:
-        error.error_message = text
-    body = error.SerializeToString()
+    body = hot.error_response(code, text)
     return _RESPONSE.pack(5 + len(body), ERROR, request_id) + body
 
 
 def split_response(frame: memoryview) -> tuple[int, int, memoryview]:
-    """Return kind (SUCCESS or ERROR), request id and body of a response frame."""
+    """Return kind (SUCCESS or ERROR), request id and body of a response frame, of at least 5 bytes."""
     kind, request_id = _RESPONSE_HEAD.unpack_from(frame)
     return kind, request_id, frame[FRAME_HEAD_RESPONSE_BYTES:]

@@ -36,11 +36,17 @@ _START: Final = struct.Struct("<qib")
 _LONG: Final = struct.Struct("<q")
 _INT: Final = struct.Struct("<i")
 _CRC: Final = struct.Struct("<I")
+_COUNTS: Final = struct.Struct("<iqii")  # last offset delta, writer id, batch sequence, record count
 _COVERED_FROM: Final = (25, 25, 29)
+DELTA_BEHIND: Final = 3
+"""Bytes between the start of what is covered and the last offset delta: schema id and attributes."""
 
 
 class BatchHead(NamedTuple):
-    """The head of the batch at *position* of its view; *size_bytes* is the whole batch."""
+    """The head of the batch at *position* of its view; *size_bytes* is the whole batch.
+
+    *leader_epoch* is -1 below magic 2. A tuple because it is made in half the time of a frozen class.
+    """
 
     position: int
     size_bytes: int
@@ -79,9 +85,9 @@ class Produced(NamedTuple):
 
 
 def read_head(view: memoryview, position: int) -> BatchHead | None:
-    """Return the head at *position*; None when it is cut, or no head at all.
+    """Return the head at *position*, which is not negative; None when it is cut, or no head at all.
 
-    The batch itself may reach beyond the view.
+    The batch itself may reach beyond the view, and its checksum is not looked at.
     """
     left_bytes = len(view) - position
     if left_bytes < HEAD_BYTES[0]:
@@ -99,7 +105,8 @@ def read_head(view: memoryview, position: int) -> BatchHead | None:
     else:
         return None
     size_bytes = length + BEFORE_LENGTH_BYTES
-    if size_bytes < HEAD_BYTES[magic] or delta < 0 or count < 0:
+    least_bytes = HEAD_BYTES[magic]
+    if size_bytes < least_bytes or left_bytes < least_bytes or delta < 0 or count < 0:
         return None
     return BatchHead(
         position,
@@ -118,14 +125,20 @@ def read_head(view: memoryview, position: int) -> BatchHead | None:
     )
 
 
+def _crc(view: memoryview, head: BatchHead) -> int:
+    return crc32c(view[head.position + _COVERED_FROM[head.magic] : head.position + head.size_bytes])
+
+
 def crc_is_right(view: memoryview, head: BatchHead) -> bool:
     """Whether the whole batch of *head*, which lies in *view*, has its checksum."""
-    covered = view[head.position + _COVERED_FROM[head.magic] : head.position + head.size_bytes]
-    return bool(crc32c(covered) == head.crc)
+    return _crc(view, head) == head.crc
 
 
 def scan_produced(view: memoryview) -> Produced:
-    """Go through what a client sent for one bucket; about 2 us for a batch of 1 KiB."""
+    """Go through what a client sent for one bucket; about 2 us for a batch of 1 KiB.
+
+    *view* is of single bytes. One bad batch refuses all; a cut one at the end is left out.
+    """
     heads = []
     position, end = 0, len(view)
     while position < end:
@@ -138,7 +151,8 @@ def scan_produced(view: memoryview) -> Produced:
         if position + head.size_bytes > end:
             break
         if not crc_is_right(view, head):
-            return Produced((), 0, BatchProblem.CHECKSUM, _text(BatchProblem.CHECKSUM, position, ""))
+            details = f"expected {head.crc:#010x}, got {_crc(view, head):#010x}"
+            return Produced((), 0, BatchProblem.CHECKSUM, _text(BatchProblem.CHECKSUM, position, details))
         heads.append(head)
         position += head.size_bytes
     return Produced(tuple(heads), position)
@@ -151,18 +165,21 @@ def _problem(view: memoryview, position: int) -> tuple[BatchProblem, str] | None
         return None
     _, length, magic = _START.unpack_from(view, position)
     if not 0 <= magic <= MAGIC_MAX:
-        return BatchProblem.MAGIC, _text(BatchProblem.MAGIC, position, f": expected 0 to 2, got {magic}")
+        return BatchProblem.MAGIC, _text(BatchProblem.MAGIC, position, f"expected 0 to 2, got {magic}")
     least_bytes = HEAD_BYTES[magic] - BEFORE_LENGTH_BYTES
     if length < least_bytes:
-        details = f": expected at least {least_bytes}, got {length}"
+        details = f"expected at least {least_bytes}, got {length}"
         return BatchProblem.LENGTH, _text(BatchProblem.LENGTH, position, details)
     if left_bytes < HEAD_BYTES[magic]:
         return None
-    return BatchProblem.COUNT, _text(BatchProblem.COUNT, position, "")
+    at = position + _COVERED_FROM[magic] + DELTA_BEHIND
+    delta, _, _, count = _COUNTS.unpack_from(view, at)
+    details = f"expected 0 or more, got offset delta {delta} and record count {count}"
+    return BatchProblem.COUNT, _text(BatchProblem.COUNT, position, details)
 
 
 def _text(problem: BatchProblem, position: int, details: str) -> str:
-    return f"batch at byte {position}: {problem.value}{details}"
+    return f"batch at byte {position}: {problem.value}: {details}"
 
 
 def patches(
@@ -188,13 +205,18 @@ def build_batch(
     leader_epoch: int = -1,
     magic: int = 0,
     append_only: bool = True,
+    statistics: bytes = b"",
 ) -> bytes:
-    """Return a batch with its checksum; *payload* is what follows the head (and V1's length field)."""
+    """Return a batch with its checksum, for tests and simulated clients.
+
+    *payload* is what follows the head and the *statistics*, which magic 0 does not have.
+    """
+    assert magic or not statistics, "statistics: expected none with magic 0"
     delta = max(0, record_count - 1)
     attributes = APPEND_ONLY if append_only else 0
-    statistics = _INT.pack(0) if magic else b""
+    before_payload = _INT.pack(len(statistics)) + statistics if magic else b""
     fields = (schema_id, attributes, delta, writer_id, batch_sequence, record_count)
-    covered = struct.pack("<hbiqii", *fields) + statistics + payload
+    covered = struct.pack("<hbiqii", *fields) + before_payload + payload
     epoch = _INT.pack(leader_epoch) if magic == MAGIC_MAX else b""
     length = 1 + 8 + len(epoch) + 4 + len(covered)
     start = struct.pack("<qibq", base_offset, length, magic, commit_timestamp_ms)

@@ -1,8 +1,10 @@
-"""Hand-written codecs of the messages that carry log data: no copies of payloads, in or out.
+"""Codecs of the messages that carry log data: no copies of payloads, in or out.
 
-protobuf would copy each payload twice and cost ten times as much. Compared byte for byte with the
-protobuf classes by a property test. Unknown fields are skipped, the last of a repeated scalar wins, and
-anything that cannot be parsed raises Malformed.
+By hand where there is a payload: protobuf would copy it twice and cost ten times as much. Compared with
+the protobuf classes by property tests. Unknown fields are skipped, the last of a repeated scalar wins.
+What protobuf refuses raises Malformed, and for PRODUCE_LOG a little more does: a known field in another
+wire type or behind a padded tag, and groups; no client writes these. Its caller owes it views of
+single bytes (format "B"), and must not touch them while records that were parsed are in use.
 """
 
 from __future__ import annotations
@@ -10,7 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from google.protobuf.message import DecodeError
+
 from flussd.core.connections import ProduceAnswer
+from flussd.core.wire import messages
 
 VARINT: Final = 0
 FIXED64: Final = 1
@@ -39,6 +44,38 @@ class ProduceBody(NamedTuple):
     buckets: tuple[ProduceBucket, ...]
 
 
+class FetchBucket(NamedTuple):
+    """One bucket of a fetch request; *fetch_offset* -2 means the earliest."""
+
+    partition_id: int | None
+    bucket: int
+    fetch_offset: int
+    max_fetch_bytes: int
+    routing_bucket_count: int | None
+
+
+class FetchTable(NamedTuple):
+    """One table of a fetch request."""
+
+    table_id: int
+    projection_enabled: bool
+    projected_fields: tuple[int, ...]
+    buckets: tuple[FetchBucket, ...]
+    filter_predicate: messages.PbPredicate | None
+    filter_schema_id: int | None
+
+
+class FetchBody(NamedTuple):
+    """A fetch request; what is None was not sent."""
+
+    follower_server_id: int
+    max_bytes: int
+    tables: tuple[FetchTable, ...]
+    max_wait_ms: int | None
+    min_bytes: int | None
+    read_preference: int | None
+
+
 class FetchBucketResult(NamedTuple):
     """One bucket of a fetch answer: an error, or a watermark and records in chunks."""
 
@@ -59,6 +96,15 @@ class FetchTableResult(NamedTuple):
 
 
 # ---- reading ------------------------------------------------------------------------------------
+# Each parser goes from *at* to *end* of one view; what runs over *end* is found behind its loop, what
+# runs over the view is an IndexError, which the public parser turns into Malformed.
+
+_MINUS_ONE: Final = b"\xff" * 9 + b"\x01"
+_ALL_BITS: Final = 0xFFFFFFFFFFFFFFFF
+_SHIFTS: Final = (7, 14, 21, 28, 35, 42, 49, 56, 63)
+_SHORT_BYTES: Final = 5
+"""protobuf takes no longer numbers as tags and sizes."""
+_TAG_MAX: Final = 0xFFFFFFFF
 
 
 def _varint(view: memoryview, at: int) -> tuple[int, int]:
@@ -66,98 +112,153 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
     byte = view[at]
     if byte < 0x80:
         return byte, at + 1
-    number, shift = byte & 0x7F, 7
-    while True:
+    if byte == 0xFF and view[at : at + 10] == _MINUS_ONE:  # acks, follower id: twice as fast
+        return _ALL_BITS, at + 10
+    number = byte & 0x7F
+    for shift in _SHIFTS:
         at += 1
         byte = view[at]
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return number & 0xFFFFFFFFFFFFFFFF, at + 1
-        shift += 7
-        if shift > 63:
-            raise Malformed(f"number at byte {at}: longer than 10 bytes")
+            return number & _ALL_BITS, at + 1
+    raise Malformed(f"number that ends at byte {at}: expected at most 10 bytes, got more")
 
 
-def _signed(number: int, bits: int) -> int:
-    number &= (1 << bits) - 1
-    return number - (1 << bits) if number >> (bits - 1) else number
+def _size(view: memoryview, at: int, end: int) -> tuple[int, int]:
+    """Return where the bytes behind the size at *at* begin and end."""
+    size_bytes, start = _varint(view, at)
+    stop = start + size_bytes
+    if stop > end or start - at > _SHORT_BYTES:
+        raise Malformed(f"size at byte {at}: expected at most {end - start} bytes, got {size_bytes}")
+    return start, stop
+
+
+def _skip(view: memoryview, at: int, end: int, known: int) -> int:
+    """Return where the field behind the one at *at* begins; its number must be above *known*."""
+    tag, value_at = _varint(view, at)
+    number, wire_type = tag >> 3, tag & 7
+    if number <= known or tag > _TAG_MAX or value_at - at > _SHORT_BYTES:
+        raise Malformed(f"field at byte {at}: number {number} cannot have wire type {wire_type} here")
+    if wire_type == VARINT:
+        return _varint(view, value_at)[1]
+    if wire_type == BYTES:
+        return _size(view, value_at, end)[1]
+    if wire_type == FIXED64:
+        return value_at + 8
+    if wire_type == FIXED32:
+        return value_at + 4
+    raise Malformed(f"field {number} at byte {at}: expected wire type 0, 1, 2 or 5, got {wire_type}")
+
+
+def _int32(number: int) -> int:
+    """Return the number's low 32 bits, signed, as protobuf does."""
+    return ((number & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000 if number > 0x7FFFFFFF else number
+
+
+def _int64(number: int) -> int:
+    return number - 0x10000000000000000 if number > 0x7FFFFFFFFFFFFFFF else number
+
+
+def _expect_end(what: str, at: int, end: int) -> None:
+    if at != end:
+        raise Malformed(f"{what}: expected to end at byte {end}, got a field that ends at {at}")
 
 
 def parse_produce(body: memoryview) -> ProduceBody:
-    """Parse a PRODUCE_LOG request; its records are views of *body*. About 2 us for one bucket."""
+    """Parse a PRODUCE_LOG request; its records are views of *body*. Raises Malformed."""
+    try:
+        return _produce(body, len(body))
+    except IndexError:
+        raise Malformed(f"expected the rest of a field, got the end at byte {len(body)}") from None
+
+
+def _produce(view: memoryview, end: int) -> ProduceBody:
     acks = table_id = timeout_ms = None
     buckets = []
-    at, end = 0, len(body)
-    try:
-        while at < end:
-            tag = body[at]
-            if tag == 0x22:
-                size_bytes, at = _varint(body, at + 1)
-                if at + size_bytes > end:
-                    raise Malformed(f"field 4: {size_bytes} bytes at {at} of {end}")
-                buckets.append(_produce_bucket(body[at : at + size_bytes]))
-                at += size_bytes
-            elif tag == 0x08:
-                acks, at = _varint(body, at + 1)
-            elif tag == 0x10:
-                table_id, at = _varint(body, at + 1)
-            elif tag == 0x18:
-                timeout_ms, at = _varint(body, at + 1)
-            else:
-                at = _skip(body, at, 4)
-    except IndexError:
-        raise Malformed(f"cut within a field, at {end}") from None
+    at = 0
+    while at < end:
+        tag = view[at]
+        if tag == 0x22:
+            at, stop = _size(view, at + 1, end)
+            buckets.append(_produce_bucket(view, at, stop))
+            at = stop
+        elif tag == 0x08:
+            acks, at = _varint(view, at + 1)
+        elif tag == 0x10:
+            table_id, at = _varint(view, at + 1)
+        elif tag == 0x18:
+            timeout_ms, at = _varint(view, at + 1)
+        else:
+            at = _skip(view, at, end, 4)
+    _expect_end("request", at, end)
     if acks is None or table_id is None or timeout_ms is None:
-        raise Malformed("required fields: expected acks, table_id and timeout_ms")
-    return ProduceBody(_signed(acks, 32), _signed(table_id, 64), _signed(timeout_ms, 32), tuple(buckets))
+        got = f"acks={acks}, table_id={table_id}, timeout_ms={timeout_ms}"
+        raise Malformed(f"request: expected acks, table_id and timeout_ms, got {got}")
+    return ProduceBody(_int32(acks), _int64(table_id), _int32(timeout_ms), tuple(buckets))
 
 
-def _produce_bucket(view: memoryview) -> ProduceBucket:
+def _produce_bucket(view: memoryview, at: int, end: int) -> ProduceBucket:
     partition_id = bucket = records = None
-    at, end = 0, len(view)
     while at < end:
         tag = view[at]
         if tag == 0x1A:
-            size_bytes, at = _varint(view, at + 1)
-            if at + size_bytes > end:
-                raise Malformed(f"records: {size_bytes} bytes at {at} of {end}")
-            records = view[at : at + size_bytes]
-            at += size_bytes
+            at, stop = _size(view, at + 1, end)
+            records = view[at:stop]
+            at = stop
         elif tag == 0x10:
             bucket, at = _varint(view, at + 1)
         elif tag == 0x08:
             partition_id, at = _varint(view, at + 1)
         else:
-            at = _skip(view, at, 3)
+            at = _skip(view, at, end, 3)
+    _expect_end("bucket", at, end)
     if bucket is None or records is None:
-        raise Malformed("bucket: required fields are missing")
-    if partition_id is not None:
-        partition_id = _signed(partition_id, 64)
-    return ProduceBucket(partition_id, _signed(bucket, 32), records)
+        got = f"bucket_id={bucket}, records={'none' if records is None else len(records)}"
+        raise Malformed(f"bucket that ends at byte {end}: expected bucket_id and records, got {got}")
+    return ProduceBucket(None if partition_id is None else _int64(partition_id), _int32(bucket), records)
 
 
-def _skip(view: memoryview, at: int, known: int) -> int:
-    """Return where the field behind the one at *at* begins.
+def parse_fetch(body: memoryview) -> FetchBody:
+    """Parse a FETCH_LOG request. Raises Malformed.
 
-    A field number up to *known* comes here only with another wire type than ours, or written longer
-    than it need be: no client does either.
+    By protobuf, for there is no payload to copy: 64 buckets took 112 us by hand, and take 59.
     """
-    tag, at = _varint(view, at)
-    number, wire_type = tag >> 3, tag & 7
-    if number <= known:
-        raise Malformed(f"field {number}: wire type {wire_type}")
-    if wire_type == VARINT:
-        _, at = _varint(view, at)
-    elif wire_type == BYTES:
-        size_bytes, at = _varint(view, at)
-        at += size_bytes
-    elif wire_type in (FIXED64, FIXED32):
-        at += 8 if wire_type == FIXED64 else 4
-    else:
-        raise Malformed(f"field {number}: wire type {wire_type}")
-    if at > len(view):
-        raise Malformed(f"field {number} ends at {at} of {len(view)}")
-    return at
+    asked = messages.FetchLogRequest()
+    try:
+        asked.ParseFromString(body)  # type: ignore[arg-type]  # typeshed knows no views
+    except DecodeError as error:
+        raise Malformed(f"request: {error}") from None
+    if not asked.IsInitialized():
+        raise Malformed("request: expected all required fields, got a message without some of them")
+    return FetchBody(
+        asked.follower_server_id,
+        asked.max_bytes,
+        tuple(map(_fetch_table, asked.tables_req)),
+        asked.max_wait_ms if asked.HasField("max_wait_ms") else None,
+        asked.min_bytes if asked.HasField("min_bytes") else None,
+        asked.read_preference if asked.HasField("read_preference") else None,
+    )
+
+
+def _fetch_table(table: messages.PbFetchLogReqForTable) -> FetchTable:
+    return FetchTable(
+        table.table_id,
+        table.projection_pushdown_enabled,
+        tuple(table.projected_fields),
+        tuple(map(_fetch_bucket, table.buckets_req)),
+        table.filter_predicate if table.HasField("filter_predicate") else None,
+        table.filter_schema_id if table.HasField("filter_schema_id") else None,
+    )
+
+
+def _fetch_bucket(bucket: messages.PbFetchLogReqForBucket) -> FetchBucket:
+    return FetchBucket(
+        bucket.partition_id if bucket.HasField("partition_id") else None,
+        bucket.bucket_id,
+        bucket.fetch_offset,
+        bucket.max_fetch_bytes,
+        bucket.routing_bucket_count if bucket.HasField("routing_bucket_count") else None,
+    )
 
 
 # ---- writing ------------------------------------------------------------------------------------
@@ -169,7 +270,9 @@ def _number(number: int) -> bytes:
     """Return a varint; negative ones take ten bytes."""
     if 0 <= number < 128:
         return _ONE_BYTE[number]
-    number &= 0xFFFFFFFFFFFFFFFF
+    if 0 < number < 16384:
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    number &= _ALL_BITS
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
@@ -179,8 +282,15 @@ def _number(number: int) -> bytes:
 
 
 def _text(tag: bytes, text: str) -> bytes:
+    """Return a string field; half a surrogate, which JSON can carry, must not end the process."""
     data = text.encode("utf-8", "replace")
     return tag + _number(len(data)) + data
+
+
+def error_response(code: int, text: str) -> bytes:
+    """Encode an ErrorResponse; an empty text is left out."""
+    head = b"\x08" + _number(code)
+    return head + _text(b"\x12", text) if text else head
 
 
 def produce_response(answers: Iterable[ProduceAnswer]) -> bytes:
@@ -201,18 +311,30 @@ def produce_response(answers: Iterable[ProduceAnswer]) -> bytes:
 
 
 def fetch_response_parts(tables: Iterable[FetchTableResult]) -> list[bytes | memoryview]:
-    """Encode a FETCH_LOG response in parts for one gathered send; records are not copied."""
+    """Encode a FETCH_LOG response in parts for one gathered send; records are not copied.
+
+    What stands between two chunks of records is one part: a system call takes 1,024 of them.
+    """
     parts: list[bytes | memoryview] = []
     for table in tables:
-        inner: list[bytes | memoryview] = [b"\x08" + _number(table.table_id)]
+        inner: list[bytes | memoryview] = []
+        heads = [b"\x08" + _number(table.table_id)]
         for bucket in table.buckets:
-            inner += _fetch_bucket(bucket)
-        parts.append(b"\x0a" + _number(sum(map(len, inner))))
+            records_bytes = 0 if bucket.error_code else sum(map(len, bucket.records))
+            heads.append(_fetch_bucket_head(bucket, records_bytes))
+            if records_bytes:
+                inner.append(b"".join(heads))
+                inner += bucket.records
+                heads = []
+        if heads:
+            inner.append(b"".join(heads))
+        inner[0] = b"".join((b"\x0a", _number(sum(map(len, inner))), inner[0]))
         parts += inner
     return parts
 
 
-def _fetch_bucket(bucket: FetchBucketResult) -> list[bytes | memoryview]:
+def _fetch_bucket_head(bucket: FetchBucketResult, records_bytes: int) -> bytes:
+    """Return all of a bucket but its records, with the size of the whole."""
     head = b"\x10" + _number(bucket.bucket)
     if bucket.partition_id is not None:
         head = b"\x08" + _number(bucket.partition_id) + head
@@ -220,10 +342,8 @@ def _fetch_bucket(bucket: FetchBucketResult) -> list[bytes | memoryview]:
         head += b"\x18" + _number(bucket.error_code)
         if bucket.error_text:
             head += _text(b"\x22", bucket.error_text)
-        return [b"\x12" + _number(len(head)) + head]
-    head += b"\x28" + _number(bucket.high_watermark) + b"\x30" + _number(bucket.log_start_offset)
-    records_bytes = sum(map(len, bucket.records))
-    if not records_bytes:
-        return [b"\x12" + _number(len(head)) + head]
-    head += b"\x42" + _number(records_bytes)
-    return [b"\x12" + _number(len(head) + records_bytes) + head, *bucket.records]
+    else:
+        head += b"\x28" + _number(bucket.high_watermark) + b"\x30" + _number(bucket.log_start_offset)
+        if records_bytes:
+            head += b"\x42" + _number(records_bytes)
+    return b"\x12" + _number(len(head) + records_bytes) + head

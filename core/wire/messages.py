@@ -2,6 +2,10 @@
 
 Each class is an attribute of this module by its name: `messages.CreateTableRequest`. Types are in
 messages.pyi. Messages that come from outside are parsed at the edge; the core treats them as read-only.
+
+On the wire this is proto2. The classes are declared in edition 2023, which writes the same bytes, because
+proto2 lets text through that is not UTF-8: its field would be `bytes` where all code expects `str`, and
+what a client sends could raise inside a machine. Parsing such text is a DecodeError now.
 """
 
 from __future__ import annotations
@@ -14,16 +18,20 @@ from google.protobuf.message import Message
 
 from flussd.core.wire.table import APIS, MESSAGES
 
-_LABELS: Final = {"opt": 1, "req": 2, "rep": 3}
+_LABELS: Final = {"opt": 1, "req": 1, "rep": 3}
 _TYPES: Final = {"double": 1, "float": 2, "int64": 3, "int32": 5, "bool": 8, "string": 9, "bytes": 12}
 _MESSAGE: Final = 11
+_EDITION: Final = descriptor_pb2.EDITION_2023
+_FEATURES: Final = descriptor_pb2.FeatureSet
 
 Table = Mapping[str, Sequence[tuple[int, str, str, str, bool]]]
 
 
 def build(package: str, table: Table) -> dict[str, type[Message]]:
     """Return the classes of *table*'s messages, by name, in a protobuf pool of their own."""
-    file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto2")
+    file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package)
+    file.syntax, file.edition = "editions", _EDITION
+    file.options.features.repeated_field_encoding = _FEATURES.EXPANDED
     for name, fields in table.items():
         message_type = file.message_type.add(name=name)
         for number, field_name, label, kind, packed in fields:
@@ -32,8 +40,10 @@ def build(package: str, table: Table) -> dict[str, type[Message]]:
                 field.type = _TYPES[kind]
             else:
                 field.type, field.type_name = _MESSAGE, f".{package}.{kind}"
+            if label == "req":
+                field.options.features.field_presence = _FEATURES.LEGACY_REQUIRED
             if packed:
-                field.options.packed = True
+                field.options.features.repeated_field_encoding = _FEATURES.PACKED
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return {
