@@ -6,19 +6,18 @@ gets the code that the Java server gives. Everything a client may send wrongly i
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 import attrs
 
+from flussd.core.records import aggregation
+from flussd.core.records.json_text import dump, load_object
 from flussd.core.records.options import bad_config, parse_option
+from flussd.core.records.partitions import PRECREATE_DEFAULT, pattern_fault
 from flussd.core.records.refusal import Refused
 from flussd.core.records.schema import Schema, parse_schema
 from flussd.core.records.types import NESTED, bad_table, is_int
 from flussd.core.wire.errors import ErrorCode
-
-DESCRIPTOR_BYTES_MAX: Final = 1024 * 1024
-"""What fits into one registry transaction; a descriptor with 10 000 columns is smaller."""
 
 INT_MAX: Final = 2**31 - 1
 
@@ -45,10 +44,10 @@ class DatabaseDescriptor:
     def to_json(self) -> bytes:
         """Return the descriptor as clients get it."""
         told: dict[str, Any] = {"version": 1}
-        if self.comment is not None:
+        if self.comment:  # upstream writes no empty one
             told["comment"] = self.comment
         told["custom_properties"] = dict(self.custom_properties)
-        return _write(told)
+        return dump(told)
 
 
 @attrs.frozen
@@ -84,29 +83,13 @@ class TableDescriptor:
         told["bucket_count"] = self.bucket_count
         told["properties"] = self.properties
         told["custom_properties"] = self.custom_properties
-        return _write(told)
-
-
-def _write(told: dict[str, Any]) -> bytes:
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-
-
-def _read(raw: bytes, code: ErrorCode, what: str) -> dict[str, Any]:
-    if len(raw) > DESCRIPTOR_BYTES_MAX:
-        raise Refused(code, f"{what}: expected at most {DESCRIPTOR_BYTES_MAX} bytes, got {len(raw)}")
-    try:
-        told = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise Refused(code, f"{what} is not JSON: {str(error)[:200]}") from None
-    if not isinstance(told, dict):
-        raise Refused(code, f"{what}: expected a JSON object")
-    return told
+        return dump(told)
 
 
 # ---- databases ----------------------------------------------------------------------------------
 
 
-def parse_database_descriptor(raw: bytes | None) -> DatabaseDescriptor:
+def parse_database_descriptor(raw: bytes | str | None) -> DatabaseDescriptor:
     """Read a descriptor; None, as pyfluss sends, is the empty one.
 
     Raises:
@@ -115,11 +98,11 @@ def parse_database_descriptor(raw: bytes | None) -> DatabaseDescriptor:
     if raw is None:
         return DatabaseDescriptor()
     code = ErrorCode.UNKNOWN_SERVER_ERROR
-    told = _read(raw, code, "database descriptor")
+    told = load_object(raw, "database descriptor", code)
     comment, properties = told.get("comment"), told.get("custom_properties")
     if comment is not None and not isinstance(comment, str):
         raise Refused(code, "database descriptor: comment: expected text")
-    if not _is_texts(properties):
+    if properties is None or not _is_texts(properties):
         raise Refused(code, "database descriptor: custom_properties: expected an object of texts")
     return DatabaseDescriptor(comment, tuple(properties.items()))
 
@@ -131,13 +114,13 @@ def _is_texts(value: Any) -> bool:
 # ---- tables -------------------------------------------------------------------------------------
 
 
-def parse_table_descriptor(raw: bytes) -> TableDescriptor:
+def parse_table_descriptor(raw: bytes | str) -> TableDescriptor:
     """Read a descriptor and check that it does not contradict itself.
 
     Raises:
         Refused: with 15, or -1 for a bucket count below one.
     """
-    told = _read(raw, ErrorCode.INVALID_TABLE_EXCEPTION, "table descriptor")
+    told = load_object(raw, "table descriptor", ErrorCode.INVALID_TABLE_EXCEPTION)
     schema = parse_schema(told.get("schema"))
     comment = told.get("comment")
     if comment is not None and not isinstance(comment, str):
@@ -288,8 +271,7 @@ def _validate_log_table(descriptor: TableDescriptor, options: dict[str, Any]) ->
     for key in ("table.merge-engine", "table.delete.behavior"):
         if key in options:
             raise bad_config(f"{key}: the table has no primary key")
-    if any(column.aggregation for column in descriptor.schema.columns):
-        raise bad_config("aggregation functions need table.merge-engine aggregation")
+    _validate_functions(descriptor, aggregating=False)
 
 
 def _validate_primary_key_table(descriptor: TableDescriptor, options: dict[str, Any]) -> None:
@@ -304,10 +286,20 @@ def _validate_primary_key_table(descriptor: TableDescriptor, options: dict[str, 
         _validate_version_column(descriptor, options)
     if engine == "AGGREGATION" and options.get("table.changelog.image") == "WAL":
         raise bad_config("table.changelog.image WAL does not go with table.merge-engine aggregation")
-    if engine != "AGGREGATION" and any(column.aggregation for column in descriptor.schema.columns):
-        raise bad_config("aggregation functions need table.merge-engine aggregation")
+    _validate_functions(descriptor, aggregating=engine == "AGGREGATION")
     if engine in ("FIRST_ROW", "VERSIONED") and options.get("table.delete.behavior") == "ALLOW":
         raise bad_config(f"table.delete.behavior ALLOW does not go with table.merge-engine {engine}")
+
+
+def _validate_functions(descriptor: TableDescriptor, *, aggregating: bool) -> None:
+    for column in descriptor.schema.columns:
+        if column.aggregation is None:
+            continue
+        if not aggregating:
+            raise bad_config("aggregation functions need table.merge-engine aggregation")
+        fault = aggregation.fault_of(column.aggregation, column.data_type)
+        if fault is not None:
+            raise bad_config(f"column {column.name[:100]}: {fault}")
 
 
 def _validate_version_column(descriptor: TableDescriptor, options: dict[str, Any]) -> None:
@@ -328,16 +320,28 @@ def _validate_partitions(descriptor: TableDescriptor, options: dict[str, Any]) -
         return
     if not descriptor.partition_key:
         raise bad_config("table.auto-partition.enabled: the table is not partitioned")
-    key = options.get("table.auto-partition.key")
-    if len(descriptor.partition_key) > 1 and key not in descriptor.partition_key:
-        raise bad_table("table.auto-partition.key: expected one of the partition keys")
-    column = descriptor.schema.column(key or descriptor.partition_key[0])
-    if column is None:
-        raise bad_table(f"table.auto-partition.key: {key} is not in the schema")
+    several = len(descriptor.partition_key) > 1
+    name = options.get("table.auto-partition.key", None if several else descriptor.partition_key[0])
+    if name not in descriptor.partition_key:
+        raise bad_table(f"table.auto-partition.key: expected one of the partition keys, got {name}")
+    if several and options.get("table.auto-partition.num-precreate", PRECREATE_DEFAULT) > 0:
+        raise bad_config("table.auto-partition.num-precreate: expected 0 with several partition keys")
+    _validate_time_column(descriptor, options, name)
+
+
+def _validate_time_column(descriptor: TableDescriptor, options: dict[str, Any], name: str) -> None:
+    column = descriptor.schema.column(name)
+    assert column is not None
+    pattern = options.get("table.auto-partition.time-format")
+    if column.data_type.name not in ("STRING", "DATE"):
+        raise bad_table(f"auto-partition column {name[:100]}: expected STRING or DATE")
     if column.data_type.name == "DATE":
         unit = options.get("table.auto-partition.time-unit", "DAY")
-        if unit != "DAY" or options.get("table.auto-partition.time-format", "yyyy-MM-dd") != "yyyy-MM-dd":
+        if unit != "DAY" or pattern not in (None, "yyyy-MM-dd"):
             raise bad_table("auto partitioning by a DATE column needs time unit DAY and format yyyy-MM-dd")
+    fault = None if pattern is None else pattern_fault(pattern)
+    if fault is not None:
+        raise bad_config(f"table.auto-partition.time-format: {fault}")
 
 
 def _validate_statistics(descriptor: TableDescriptor, options: dict[str, Any]) -> None:

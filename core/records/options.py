@@ -7,8 +7,8 @@ them is checking them. A bad value is Refused as a bad configuration.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
 import attrs
 
@@ -17,8 +17,11 @@ from flussd.core.wire.errors import ErrorCode
 
 INT_MAX: Final = 2**31 - 1
 LONG_MAX: Final = 2**63 - 1
+PREFIX: Final = "table."
 
-_DURATION: Final = re.compile(r"\s*(\d{1,18})\s*([A-Za-zµ]*)\s*")
+T = TypeVar("T", bool, int, str)
+
+_DURATION: Final = re.compile(r"\s*([0-9]{1,18})\s*([A-Za-zµ]*)\s*")
 _UNITS_MS: Final = {
     "d": 86_400_000, "day": 86_400_000, "days": 86_400_000,
     "h": 3_600_000, "hour": 3_600_000, "hours": 3_600_000,
@@ -57,7 +60,10 @@ def parse_duration_ms(text: str) -> int:
         return int(match[1]) // (1000 if unit[0] in "µm" else 1_000_000)
     if unit not in _UNITS_MS:
         raise ValueError(text)
-    return int(match[1]) * _UNITS_MS[unit]
+    duration_ms = int(match[1]) * _UNITS_MS[unit]
+    if duration_ms > LONG_MAX:
+        raise ValueError(text)
+    return duration_ms
 
 
 def _parse_int(most: int) -> Callable[[str], int]:
@@ -161,3 +167,20 @@ def parse_option(key: str, text: str) -> object:
         if key in UNPARSEABLE_IS_UNKNOWN_ERROR:
             raise Refused(ErrorCode.UNKNOWN_SERVER_ERROR, message) from None
         raise bad_config(message) from None
+
+
+def option_value(properties: Mapping[str, str], key: str, *, default: T) -> T:
+    """Return an option's value in *properties*, or *default*; Refused as in `parse_option`."""
+    if key not in properties:
+        return default
+    value = parse_option(key, properties[key])
+    assert isinstance(value, type(default)), f"{key}: the default has another type"
+    return value
+
+
+def check_alterable(key: str) -> None:
+    """Refuse to alter an option that is fixed or unknown; keys without the prefix are custom properties."""
+    option = TABLE_OPTIONS.get(key)
+    if key.startswith(PREFIX) and (option is None or not option.alterable):
+        text = f"table option {key[:200]} cannot be altered"
+        raise Refused(ErrorCode.INVALID_ALTER_TABLE_EXCEPTION, text)

@@ -8,26 +8,19 @@ from typing import Any, Final
 
 import attrs
 
-from flussd.core.records.types import LENGTH_MAX, DataType, bad_table, is_int, parse_type
-
-AGGREGATIONS: Final = frozenset(
-    {
-        "sum", "product", "max", "min", "last_value", "last_value_ignore_nulls", "first_value",
-        "first_value_ignore_nulls", "listagg", "string_agg", "bool_and", "bool_or", "rbm32", "rbm64",
-    }
-)  # fmt: skip
+from flussd.core.records.aggregation import AggFunction, canonical_name
+from flussd.core.records.types import (
+    LENGTH_MAX,
+    DataType,
+    bad_table,
+    check_field_names,
+    is_int,
+    parse_type,
+)
 
 SYSTEM_COLUMNS: Final = frozenset(
     {"__offset", "__timestamp", "__bucket", "_change_type", "_log_offset", "_commit_timestamp"}
 )
-
-
-@attrs.frozen
-class AggFunction:
-    """How the aggregation engine merges a column."""
-
-    name: str
-    parameters: tuple[tuple[str, str], ...] = ()
 
 
 @attrs.frozen
@@ -96,8 +89,7 @@ def parse_schema(told: Any) -> Schema:
     names = [name for name, *_ in columns]
     if not columns:
         raise bad_table("schema: expected at least one column")
-    if len(dict.fromkeys(names)) != len(names):
-        raise bad_table(f"schema: column names are not unique: {', '.join(names)[:200]}")
+    check_field_names(names, "schema: columns")
     if primary_key is not None:
         _check_primary_key(primary_key, names)
     numbered = _number(columns)
@@ -157,19 +149,24 @@ def _parse_column(told: Any, primary_key: tuple[str, ...]) -> _Raw:
     if name in SYSTEM_COLUMNS:
         raise bad_table(f"column {name}: the name is that of a system column")
     column_id = None if column_id == -1 else column_id
-    return name, data_type, comment, column_id, _parse_aggregation(told.get("agg_function"), name)
+    aggregation = _parse_aggregation(told.get("agg_function"), name)
+    if aggregation is not None and name in primary_key:
+        raise bad_table(f"column {name[:100]}: a primary key column has no aggregation function")
+    return name, data_type, comment, column_id, aggregation
 
 
 def _parse_aggregation(told: Any, column: str) -> AggFunction | None:
     if told is None:
         return None
     name = told.get("type") if isinstance(told, dict) else None
-    if not isinstance(name, str) or name.lower() not in AGGREGATIONS:
-        raise bad_table(f"column {column[:100]}: unknown aggregation {str(name)[:100]}")
+    if not isinstance(name, str):
+        raise bad_table(f"column {column[:100]}: agg_function: expected a type, got {str(name)[:100]}")
     parameters = told.get("parameters") or {}
     if not isinstance(parameters, dict) or not all(isinstance(value, str) for value in parameters.values()):
         raise bad_table(f"column {column[:100]}: aggregation parameters: expected texts")
-    return AggFunction(name.lower(), tuple(parameters.items()))
+    # As ColumnJsonSerde does: a function that nobody knows is dropped, not refused.
+    canonical = canonical_name(name)
+    return None if canonical is None else AggFunction(canonical, tuple(parameters.items()))
 
 
 def _number(columns: list[_Raw]) -> tuple[Column, ...]:
@@ -184,8 +181,19 @@ def _number(columns: list[_Raw]) -> tuple[Column, ...]:
         return tuple(made)
     if any(column_id is None for column_id in given):
         raise bad_table("schema: expected an id for every column, or for none")
+    following = itertools.count(1 + max(column_id for column_id in given if column_id is not None))
+    nested = [field.field_id for _, data_type, *_ in columns for field in data_type.row_fields()]
+    if any(field_id is None for field_id in nested) and any(field_id is not None for field_id in nested):
+        raise bad_table("schema: expected an id for every field of a row, or for none")
+    bare = any(field_id is None for field_id in nested)
     columns_with_ids = tuple(
-        Column(name, data_type, comment, column_id, aggregation)
+        Column(
+            name,
+            data_type.with_field_ids(following) if bare else data_type,
+            comment,
+            column_id,
+            aggregation,
+        )
         for name, data_type, comment, column_id, aggregation in columns
         if column_id is not None
     )

@@ -40,6 +40,11 @@ class RowField:
     description: str | None
     field_id: int | None
 
+    def with_ids(self, ids: Iterator[int]) -> RowField:
+        """Return the field with an id from *ids*, taken before those of the fields within."""
+        field_id = next(ids)
+        return attrs.evolve(self, field_id=field_id, data_type=self.data_type.with_field_ids(ids))
+
 
 @attrs.frozen
 class DataType:
@@ -66,27 +71,22 @@ class DataType:
 
     def with_field_ids(self, ids: Iterator[int]) -> DataType:
         """Return the type with its row fields numbered from *ids*, in pre-order."""
-        numbered = []
-        for field in self.fields:
-            field_id = next(ids)
-            numbered.append(
-                attrs.evolve(field, field_id=field_id, data_type=field.data_type.with_field_ids(ids))
-            )
-        inner = {
-            name: part.with_field_ids(ids)
-            for name, part in (("element", self.element), ("key", self.key), ("value", self.value))
-            if part is not None
-        }
-        return attrs.evolve(self, fields=tuple(numbered), **inner)
+        fields = [field.with_ids(ids) for field in self.fields]
+        return attrs.evolve(
+            self,
+            fields=tuple(fields),
+            element=None if self.element is None else self.element.with_field_ids(ids),
+            key=None if self.key is None else self.key.with_field_ids(ids),
+            value=None if self.value is None else self.value.with_field_ids(ids),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON value of the type."""
         told: dict[str, Any] = {"type": self.name}
         if not self.nullable:
             told["nullable"] = False
-        for key, number in (("length", self.length), ("precision", self.precision), ("scale", self.scale)):
-            if number is not None:
-                told[key] = number
+        numbers = {"length": self.length, "precision": self.precision, "scale": self.scale}
+        told |= {key: number for key, number in numbers.items() if number is not None}
         if self.element is not None:
             told["element_type"] = self.element.to_json()
         if self.key is not None and self.value is not None:
@@ -146,13 +146,24 @@ def _parse_nested(told: dict[str, Any], name: str, *, nullable: bool, where: str
         element = parse_type(told.get("element_type"), f"{where}.element", depth)
         return DataType(name, nullable, element=element)
     if name == "MAP":
-        key = parse_type(told.get("key_type"), f"{where}.key", depth)
+        # As upstream's MapType does: a key is never null, whatever the JSON says.
+        key = attrs.evolve(parse_type(told.get("key_type"), f"{where}.key", depth), nullable=False)
         value = parse_type(told.get("value_type"), f"{where}.value", depth)
         return DataType(name, nullable, key=key, value=value)
     fields = told.get("fields")
     if not isinstance(fields, list):
         raise bad_table(f"{where}: a ROW needs fields")
-    return DataType(name, nullable, fields=tuple(_parse_field(field, where, depth) for field in fields))
+    parsed = tuple(_parse_field(field, where, depth) for field in fields)
+    check_field_names([field.name for field in parsed], where)
+    return DataType(name, nullable, fields=parsed)
+
+
+def check_field_names(names: list[str], where: str) -> None:
+    """Refuse names of columns or row fields that are blank, or not unique."""
+    if not all(name.strip() for name in names):
+        raise bad_table(f"{where}: expected names that are not blank")
+    if len(dict.fromkeys(names)) != len(names):
+        raise bad_table(f"{where}: names are not unique: {', '.join(names)[:200]}")
 
 
 def _parse_field(told: Any, where: str, depth: int) -> RowField:
