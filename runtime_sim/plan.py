@@ -1,0 +1,210 @@
+"""The faults of one run, as data: drawn from the seed, written to a file, edited, and read back.
+
+Each fault is drawn from a stream of its own, so that one can be taken out, moved or added without changing
+any other. A plan says what is tried; what took effect is counted by faults.py.
+"""
+
+from __future__ import annotations
+
+import enum
+import tomllib
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import attrs
+
+from flussd.runtime_sim.draws import Stream
+
+SLOTS: Final = 14
+"""Faults tried at most; each slot is used in three of four runs."""
+
+CHAOS_MS: Final = (1_000, 16_000)
+"""When faults begin, counted from the moment at which the cluster is ready."""
+
+SPARED_PPM: Final = 300_000
+"""How many seeds do without a kind of fault: rare kinds alone find what they hide together."""
+
+
+class FaultKind(enum.Enum):
+    """What can go wrong."""
+
+    CRASH = "crash"
+    POWER = "power"
+    PAUSE = "pause"
+    PARTITION = "partition"
+    RESET = "reset"
+    IO_ERROR = "io_error"
+    DISK_FULL = "disk_full"
+    SLOW_DISK = "slow_disk"
+    CLOCK_JUMP = "clock_jump"
+
+
+class PlanError(Exception):
+    """A plan's file says something that no plan can say; the text is for its author."""
+
+
+@attrs.frozen
+class Fault:
+    """One fault: at *at_ms* on *nodes*; what the other fields mean depends on the kind.
+
+    *for_ms* is how long it lasts, or how long a node stays down; *count*: effects until a death,
+    operations that fail, times slower, or milliseconds of a jump; *how*: a kind of operation, cut or reset.
+    """
+
+    at_ms: int
+    kind: FaultKind
+    nodes: tuple[str, ...]
+    for_ms: int = 0
+    count: int = 0
+    how: str = ""
+
+
+def draw_plan(seed: int, servers: Sequence[str], clients: Sequence[str]) -> tuple[Fault, ...]:
+    """Draw the plan of *seed* for a cluster of these nodes."""
+    swarm = Stream.of(seed, "swarm")
+    kinds = [kind for kind, weight in WEIGHTS for _ in range(0 if swarm.chance(SPARED_PPM) else weight)]
+    faults = []
+    for slot in range(SLOTS):
+        draws = Stream.of(seed, "fault", slot)
+        if not kinds or draws.chance(250_000):
+            continue
+        at_ms, kind = draws.between(*CHAOS_MS), draws.choice(kinds)
+        faults.append(DRAW[kind](at_ms, draws, servers, clients))
+    return tuple(sorted(faults, key=lambda fault: fault.at_ms))
+
+
+def _death(kind: FaultKind) -> Callable[..., Fault]:
+    def draw(at_ms: int, draws: Stream, servers: Sequence[str], _: Sequence[str]) -> Fault:
+        nodes: tuple[str, ...] = (draws.choice(servers),)
+        if kind is FaultKind.POWER and draws.chance(200_000):
+            nodes = tuple(servers)
+        down_ms = draws.long_tail(20, 4_000)
+        return Fault(at_ms, kind, nodes, down_ms, draws.long_tail(0, 60))
+
+    return draw
+
+
+def _pause(at_ms: int, draws: Stream, servers: Sequence[str], _: Sequence[str]) -> Fault:
+    return Fault(at_ms, FaultKind.PAUSE, (draws.choice(servers),), draws.long_tail(50, 6_000))
+
+
+def _partition(at_ms: int, draws: Stream, servers: Sequence[str], clients: Sequence[str]) -> Fault:
+    everybody = [*servers, *clients]
+    if draws.chance(500_000):
+        side: tuple[str, ...] = (draws.choice(everybody),)
+    else:
+        side = tuple(name for name in everybody if draws.chance(400_000)) or (servers[0],)
+    how = draws.choice(("drop", "hold"))
+    return Fault(at_ms, FaultKind.PARTITION, side, draws.long_tail(200, 8_000), 0, how)
+
+
+def _reset(at_ms: int, draws: Stream, servers: Sequence[str], clients: Sequence[str]) -> Fault:
+    how = draws.choice(("both", "half"))
+    return Fault(at_ms, FaultKind.RESET, (draws.choice([*servers, *clients]),), 0, 0, how)
+
+
+def _io_error(at_ms: int, draws: Stream, servers: Sequence[str], _: Sequence[str]) -> Fault:
+    how = draws.choice(
+        ("write", "write", "sync", "sync", "read", "rename", "truncate", "sync_folder", "list")
+    )
+    count = draws.long_tail(1, 8)
+    return Fault(
+        at_ms, FaultKind.IO_ERROR, (draws.choice(servers),), draws.long_tail(200, 4_000), count, how
+    )
+
+
+def _disk_full(at_ms: int, draws: Stream, servers: Sequence[str], _: Sequence[str]) -> Fault:
+    return Fault(at_ms, FaultKind.DISK_FULL, (draws.choice(servers),), draws.long_tail(100, 4_000))
+
+
+def _slow_disk(at_ms: int, draws: Stream, servers: Sequence[str], _: Sequence[str]) -> Fault:
+    times = draws.choice((5, 20, 50))
+    return Fault(at_ms, FaultKind.SLOW_DISK, (draws.choice(servers),), draws.long_tail(200, 5_000), times)
+
+
+def _clock_jump(at_ms: int, draws: Stream, servers: Sequence[str], _: Sequence[str]) -> Fault:
+    by_ms = draws.between(-600_000, 600_000)
+    return Fault(at_ms, FaultKind.CLOCK_JUMP, (draws.choice(servers),), 0, by_ms)
+
+
+WEIGHTS: Final = (
+    (FaultKind.CRASH, 5),
+    (FaultKind.POWER, 4),
+    (FaultKind.PAUSE, 2),
+    (FaultKind.PARTITION, 4),
+    (FaultKind.RESET, 3),
+    (FaultKind.IO_ERROR, 3),
+    (FaultKind.DISK_FULL, 1),
+    (FaultKind.SLOW_DISK, 1),
+    (FaultKind.CLOCK_JUMP, 1),
+)
+
+DRAW: Final[dict[FaultKind, Callable[..., Fault]]] = {
+    FaultKind.CRASH: _death(FaultKind.CRASH),
+    FaultKind.POWER: _death(FaultKind.POWER),
+    FaultKind.PAUSE: _pause,
+    FaultKind.PARTITION: _partition,
+    FaultKind.RESET: _reset,
+    FaultKind.IO_ERROR: _io_error,
+    FaultKind.DISK_FULL: _disk_full,
+    FaultKind.SLOW_DISK: _slow_disk,
+    FaultKind.CLOCK_JUMP: _clock_jump,
+}
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def to_toml(seed: int, plan: Sequence[Fault]) -> str:
+    """Return the text of a plan's file."""
+    lines = [
+        f"# The faults of seed {seed}. Take out, move or change any of them: the others stay as they are."
+    ]
+    lines.append(f"seed = {seed}")
+    for fault in plan:
+        nodes = ", ".join(f'"{name}"' for name in fault.nodes)
+        lines += [
+            "",
+            "[[fault]]",
+            f"at_ms = {fault.at_ms}",
+            f'kind = "{fault.kind.value}"',
+            f"nodes = [{nodes}]",
+        ]
+        lines += [
+            f"{name} = {getattr(fault, name)}" for name in ("for_ms", "count") if getattr(fault, name)
+        ]
+        if fault.how:
+            lines.append(f'how = "{fault.how}"')
+    return "\n".join(lines) + "\n"
+
+
+def from_toml(text: str, names: Sequence[str]) -> tuple[int | None, tuple[Fault, ...]]:
+    """Read a plan's file: its seed, if it tells one, and its faults.
+
+    Raises:
+        PlanError: the text is not a plan for nodes of these *names*.
+    """
+    try:
+        told = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PlanError(f"not TOML: {error}") from None
+    seed, entries = told.get("seed"), told.get("fault", [])
+    if not (seed is None or isinstance(seed, int)) or not isinstance(entries, list):
+        raise PlanError("expected `seed = NUMBER` and [[fault]] tables")
+    return seed, tuple(_fault(n, entry, names) for n, entry in enumerate(entries, 1))
+
+
+def _fault(n: int, entry: Any, names: Sequence[str]) -> Fault:
+    known = {field.name: field for field in attrs.fields(Fault)}
+    if not isinstance(entry, dict) or not set(entry) <= set(known) or "at_ms" not in entry:
+        raise PlanError(f"fault {n}: expected at_ms, kind, nodes and of {', '.join(known)}; got {entry}")
+    for name in ("at_ms", "for_ms", "count"):
+        if not isinstance(entry.get(name, 0), int):
+            raise PlanError(f"fault {n}: {name}: expected an integer, got {entry[name]!r}")
+    kinds = {kind.value: kind for kind in FaultKind}
+    if entry.get("kind") not in kinds:
+        raise PlanError(f"fault {n}: kind: expected one of {', '.join(kinds)}, got {entry.get('kind')!r}")
+    nodes = entry.get("nodes")
+    if not isinstance(nodes, list) or not nodes or not set(map(str, nodes)) <= set(names):
+        raise PlanError(f"fault {n}: nodes: expected some of {', '.join(names)}, got {nodes!r}")
+    return Fault(**{**entry, "kind": kinds[entry["kind"]], "nodes": tuple(nodes)})
