@@ -160,21 +160,22 @@ def _names(told: dict[str, Any], key: str, *, required: bool) -> tuple[str, ...]
 def _with_bucket_key(descriptor: TableDescriptor) -> TableDescriptor:
     """Check the keys against each other; derive the bucket key of a primary-key table."""
     schema, partition_key, bucket_key = descriptor.schema, descriptor.partition_key, descriptor.bucket_key
+    columns, partitions, keys = schema.by_name(), frozenset(partition_key), frozenset(schema.primary_key)
     for kind, names in (("bucket", bucket_key), ("partition", partition_key)):
         for name in names:
-            if schema.column(name) is None:
+            if name not in columns:
                 raise bad_table(f"{kind} key column {name[:100]} is not in the schema")
         if len(dict.fromkeys(names)) != len(names):
             raise bad_table(f"the {kind} key has a column twice")
-    if any(name in partition_key for name in bucket_key):
+    if any(name in partitions for name in bucket_key):
         raise bad_table("the bucket key must not contain partition key columns")
     if not schema.primary_key:
         return descriptor
     for kind, names in (("bucket", bucket_key), ("partition", partition_key)):
-        missing = [name for name in names if name not in schema.primary_key]
+        missing = [name for name in names if name not in keys]
         if missing:
             raise bad_table(f"{kind} key column {missing[0][:100]} is not part of the primary key")
-    derived = tuple(name for name in schema.primary_key if name not in partition_key)
+    derived = tuple(name for name in schema.primary_key if name not in partitions)
     if not derived:
         raise bad_table("the primary key must have a column beside the partition key")
     return attrs.evolve(descriptor, bucket_key=bucket_key or derived)
@@ -242,14 +243,13 @@ def validate(descriptor: TableDescriptor, defaults: ClusterDefaults) -> None:
 
 
 def _validate_keys(descriptor: TableDescriptor) -> None:
+    columns = descriptor.schema.by_name()
     for name in (*descriptor.bucket_key, *descriptor.schema.primary_key):
-        column = descriptor.schema.column(name)
-        assert column is not None
+        column = columns[name]
         if column.data_type.name in NESTED:
             raise bad_table(f"column {name}: {column.data_type.name} cannot be part of a key")
     for name in descriptor.partition_key:
-        column = descriptor.schema.column(name)
-        assert column is not None
+        column = columns[name]
         if column.data_type.name in (*sorted(NESTED), "DECIMAL"):
             raise bad_table(f"column {name}: {column.data_type.name} cannot be a partition key")
 
@@ -350,6 +350,7 @@ def _validate_statistics(descriptor: TableDescriptor, options: dict[str, Any]) -
         return
     if descriptor.has_primary_key:
         raise bad_config(f"{key}: only log tables have statistics")
+    columns = descriptor.schema.by_name()
     names = [name.strip() for name in str(options[key]).split(",")]
-    if names != ["*"] and any(descriptor.schema.column(name) is None for name in names):
+    if names != ["*"] and any(name not in columns for name in names):
         raise bad_config(f"{key}: expected * or columns of the table, got {str(options[key])[:100]}")

@@ -47,6 +47,10 @@ class Schema:
         """Return a column by its name."""
         return next((column for column in self.columns if column.name == name), None)
 
+    def by_name(self) -> dict[str, Column]:
+        """Return the columns by their names, for those who look for many: a key may have thousands."""
+        return {column.name: column for column in self.columns}
+
     def to_value(self) -> dict[str, Any]:
         """Return the JSON value, with ids and the defaults that upstream writes."""
         told: dict[str, Any] = {"version": 1, "columns": [_column_json(column) for column in self.columns]}
@@ -85,7 +89,8 @@ def parse_schema(told: Any) -> Schema:
         raise bad_table("schema: expected an object with columns")
     primary_key = _names(told, "primary_key")
     auto_increment = _names(told, "auto_increment_column")
-    columns = [_parse_column(column, primary_key or ()) for column in told["columns"]]
+    keys = frozenset(primary_key or ())
+    columns = [_parse_column(column, keys) for column in told["columns"]]
     names = [name for name, *_ in columns]
     if not columns:
         raise bad_table("schema: expected at least one column")
@@ -111,8 +116,9 @@ def _names(told: dict[str, Any], key: str) -> tuple[str, ...] | None:
 def _check_primary_key(primary_key: tuple[str, ...], names: list[str]) -> None:
     if not primary_key:
         raise bad_table("schema: the primary key has no column")
+    known = frozenset(names)
     for name in primary_key:
-        if name not in names:
+        if name not in known:
             raise bad_table(f"schema: primary key column {name[:100]} is not in the schema")
     if len(dict.fromkeys(primary_key)) != len(primary_key):
         raise bad_table("schema: the primary key has a column twice")
@@ -135,7 +141,7 @@ def _check_auto_increment(schema: Schema) -> None:
 _Raw = tuple[str, DataType, str | None, int | None, AggFunction | None]
 
 
-def _parse_column(told: Any, primary_key: tuple[str, ...]) -> _Raw:
+def _parse_column(told: Any, primary_key: frozenset[str]) -> _Raw:
     if not isinstance(told, dict) or not isinstance(told.get("name"), str):
         raise bad_table(f"schema: a column needs a name, got {str(told)[:100]}")
     name, comment, column_id = told["name"], told.get("comment"), told.get("id")
