@@ -2,13 +2,16 @@
 
 Behind the checkpoint nothing is believed: a batch counts when it is whole, its checksum is right and its
 offset is the next one. At the first that is not, the rest is cut off, with all later segments: what
-was acknowledged as durable lies before it. Whoever runs it owes it every completion of its effects.
+was acknowledged as durable lies before it. What is believed is written once more, in its place: an
+earlier sync may have failed, and the pages of a failed sync count as clean, so that a later sync would
+promise what the disk does not have. Whoever runs it owes it every completion of its effects.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import attrs
@@ -31,6 +34,7 @@ class Stage(enum.Enum):
     SCAN = "bytes to look at"
     CUT = "the cut, and the removal of what came after"
     SYNC = "the cut to be durable"
+    REWRITE = "the last bytes that are written once more"
     DONE = "nothing: the log is ready"
     FAILED = "nothing: the disk refused"
 
@@ -61,6 +65,7 @@ class Recovery:
     high_watermark: int = 0
     scanned_bytes: int = 0
     cut: Cut | None = None
+    rewritten: bool = True  # whether all that was scanned is sure to reach the disk by the next sync
     error: f.DiskError | None = None
     _bases: list[int] = attrs.Factory(list)
     _next: int = 0  # which of _bases comes next
@@ -107,6 +112,11 @@ class Recovery:
         self._outstanding.discard(event.token)
         if self.stage is Stage.FAILED:
             return []
+        if isinstance(event, f.FileWritten):
+            self.rewritten = self.rewritten and event.error is None
+            if self.stage is Stage.REWRITE:
+                self._finish()
+            return []
         if event.error is not None and event.error is not f.DiskError.MISSING:
             self.stage, self.error = Stage.FAILED, event.error
             return []
@@ -116,7 +126,7 @@ class Recovery:
             return self._index_read(event.data)
         if self.stage is Stage.SCAN:
             return self._look_at(memoryview(event.data))
-        if self._outstanding:
+        if self._outstanding and self.stage is Stage.CUT:
             return []
         if self.stage is Stage.CUT:
             # Removed names that came back after a power loss would fit in again at some later end.
@@ -147,9 +157,11 @@ class Recovery:
             self._finish()
             return []
         base = self._bases[self._next]
-        if self.log.segments and base != self.log.end_offset:
-            return self._cut_here(f"expected a segment at {self.log.end_offset}, got {base}")
         checkpoint_base = self._checkpoint.end[1] if self._checkpoint else -1
+        if self.log.segments and base != self.log.end_offset:
+            if base > checkpoint_base:
+                return self._cut_here(f"expected a segment at {self.log.end_offset}, got {base}")
+            self.log.active.end_offset = base  # durable once, and damaged: readers will be told
         self._next += 1
         size_bytes = self.sizes[log_name(base)]
         if base < checkpoint_base:
@@ -195,6 +207,30 @@ class Recovery:
 
     def _look_at(self, view: memoryview) -> list[Any]:
         """Take in the batches of *view*, which begins at the active segment's end."""
+        position, file = self.log.active.size_bytes, self.log.file(self.log.active)
+        followed = self._take_batches(view)
+        good_bytes = self.log.active.size_bytes - position
+        if not good_bytes or self._below_checkpoint:
+            return followed()
+        rewrite = f.WriteFile(self._token(), file, position, (view[:good_bytes],))
+        return [rewrite, *followed()]
+
+    @property
+    def _below_checkpoint(self) -> bool:
+        """Whether the active segment is only looked at because its index is gone: it is durable."""
+        return self._checkpoint is not None and self.log.active.base_offset < self._checkpoint.end[1]
+
+    def _bad(self, why: str) -> Callable[[], list[Any]]:
+        """Return what follows a batch that is none: a cut, unless acknowledged data lies behind it."""
+        if not self._below_checkpoint:
+            return partial(self._cut_here, why)
+        active = self.log.active
+        active.size_bytes = self.sizes[log_name(active.base_offset)]
+        active.dense.truncate(0)  # nothing here is sure; readers check each batch
+        return self._next_segment
+
+    def _take_batches(self, view: memoryview) -> Callable[[], list[Any]]:
+        """Take in the whole, right batches at the start of *view*; return what comes after them."""
         active = self.log.active
         size_bytes = self.sizes[log_name(active.base_offset)]
         at = 0
@@ -205,15 +241,15 @@ class Recovery:
                 break  # the head itself is cut by the end of what was read
             why = self._what_is_wrong(view, head, at, left_bytes)
             if why is not None:
-                return self._cut_here(why)
+                return self._bad(why)
             assert head is not None
             if at + head.size_bytes > len(view):
-                return self._scan_on(size_bytes, at_least_bytes=head.size_bytes)
+                return partial(self._scan_on, size_bytes, at_least_bytes=head.size_bytes)
             if not crc_is_right(view, head):
-                return self._cut_here(f"checksum mismatch at {active.size_bytes}")
+                return self._bad(f"checksum mismatch at {active.size_bytes}")
             self._take(head)
             at += head.size_bytes
-        return self._scan_on(size_bytes)
+        return partial(self._scan_on, size_bytes)
 
     def _what_is_wrong(
         self, view: memoryview, head: BatchHead | None, at: int, left_bytes: int
@@ -230,6 +266,8 @@ class Recovery:
     def _take(self, head: BatchHead) -> None:
         end_offset = head.base_offset + head.last_offset_delta + 1
         self.log.active.append(head.base_offset, end_offset, head.size_bytes, head.commit_timestamp_ms)
+        if self._below_checkpoint:
+            return  # the checkpoint has its writers already
         self.scanned_bytes += head.size_bytes
         if head.writer_id >= 0:
             self.writers.add(
@@ -255,6 +293,9 @@ class Recovery:
         return effects
 
     def _finish(self) -> None:
+        if self._outstanding:
+            self.stage = Stage.REWRITE
+            return
         self.stage = Stage.DONE
         self.epochs.truncate(self.log.end_offset)
         self.high_watermark = min(self.high_watermark, self.log.end_offset)

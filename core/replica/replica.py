@@ -294,7 +294,7 @@ Replica.TABLE = {
     e.AppendAsked:     (_R._refuse,         _R._refuse,         _R._refuse,         _R._append,         _R._refuse_troubled),
     e.RetryDue:        (_R._ignore,         _R._ignore,         _R._ignore,         _R._ignore,         _R._begin_again),
     e.CheckpointAsked: (_R._no_checkpoint,  _R._ask_checkpoint, _R._no_checkpoint,  _R._ask_checkpoint, _R._no_checkpoint),
-    f.FileWritten:     (_R._ignore,         _R._written,        _R._written,        _R._written,        _R._written_in_trouble),
+    f.FileWritten:     (_R._recovering,     _R._written,        _R._written,        _R._written,        _R._written_in_trouble),
     f.FileSynced:      (_R._recovering,     _R._synced,         _R._synced,         _R._synced,         _R._synced),
     f.FileReplaced:    (_R._ignore,         _R._replaced,       _R._replaced,       _R._replaced,       _R._replaced),
     f.FileTruncated:   (_R._recovering,     _R._asked_ended,    _R._asked_ended,    _R._asked_ended,    _R._asked_ended),

@@ -139,7 +139,10 @@ class StoredLog:
             self._fall(f"cannot recover the log: {recovery.error.value}")
         if recovery.stage is Stage.DONE:
             self._take_recovered(recovery)
-            self._recovered()
+            if self.durable.failed and self.config.durability is Durability.GROUP_FSYNC:
+                self._fall("cannot write the end of the log anew")
+            else:
+                self._recovered()
 
     def _take_recovered(self, recovery: Recovery) -> None:
         self.recovery = None
@@ -147,8 +150,9 @@ class StoredLog:
         self.written = self.log.end
         self.durable = Durable(self.folder, recovery.base.end, recovery.base)
         self.durable.unsynced.extend(recovery.unsynced_files())
-        known = max(self.high_watermark, recovery.high_watermark)
-        self.high_watermark = min(known, self.committable)
+        self.durable.failed = not recovery.rewritten
+        known = max(self.high_watermark, recovery.high_watermark, self.committable)
+        self.high_watermark = min(known, self.log.end_offset)
         self.last_cut = recovery.cut or self.last_cut
         self.bytes_since_checkpoint = recovery.scanned_bytes
 
@@ -281,11 +285,9 @@ class StoredLog:
                 self._commit()
             elif self.config.durability is Durability.PAGE_CACHE:
                 self._give_up_checkpoint()
-            else:
-                # Pages of a failed sync count as clean: only what is written anew can be synced.
-                self.cut_to = self.durable.end
-                if self.role is not Role.TROUBLED:
-                    self._fall("cannot make the log durable")
+            elif self.role is not Role.TROUBLED:
+                # Nothing is cut: an earlier process may have acknowledged it. Recovery writes it anew.
+                self._fall("cannot make the log durable")
         self._settle()
         self._go_on()
 

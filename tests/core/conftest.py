@@ -20,13 +20,17 @@ class MemoryDisk:
 
     def __init__(self):
         self.files: dict[str, bytearray] = {}
-        self.failures: deque[tuple[str, DiskError]] = deque()  # (operation, error), taken in order
+        self.failures: deque[tuple[str, DiskError]] = (
+            deque()
+        )  # (operation, error): the next such operation fails
         self.log: list[str] = []
 
     def _fails(self, operation, file):
         self.log.append(f"{operation} {file}")
-        if self.failures and self.failures[0][0] == operation:
-            return self.failures.popleft()[1]
+        for n, (failing, error) in enumerate(self.failures):
+            if failing == operation:
+                del self.failures[n]
+                return error
         return None
 
     def write(self, file, position, views, done):

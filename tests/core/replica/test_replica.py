@@ -204,7 +204,7 @@ def test_group_fsync_acknowledges_after_the_sync(memory_disk, make_files):
         world.step(e.RetryDue())
         if isinstance(world.news[-1], e.ListingWanted):
             world.list_files()
-    assert (Role.LEADER, 1) == (world.replica.role, world.replica.log.end_offset)
+    assert (Role.LEADER, 2) == (world.replica.role, world.replica.high_watermark)
     assert 1 == world.append(batch(1, writer_id=9)).base_offset
 
 
