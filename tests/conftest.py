@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,17 @@ def child_env():
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH")]))
     }
+
+
+@pytest.fixture
+def port():
+    """The first of three free ports in a row, below those that the system hands out by itself."""
+    while True:
+        port = 15_000 + secrets.randbelow(15_000)
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for n in range(3):
+                stack.enter_context(socket.create_server(("127.0.0.1", port + n)))
+            return port
 
 
 @attrs.define(eq=False)

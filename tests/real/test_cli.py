@@ -111,11 +111,12 @@ def test_a_port_in_use(run_flussd, tmp_path, taken_port):
     refused(ran, f"port {taken_port} of 127.0.0.1", "coordinator", "in use", "--port 0")
 
 
-def test_a_port_of_a_tablet_server_in_use(run_flussd, taken_port):
+def test_a_port_of_a_tablet_server_in_use(run_flussd, port):
     """The ports after P are needed too, and the one that is taken is named."""
-    ran = run_flussd("local", "--port", taken_port - 1)
+    with socket.create_server(("127.0.0.1", port + 1)):
+        ran = run_flussd("local", "--port", port)
 
-    refused(ran, f"port {taken_port}", "tablet server 0", "in use")
+    refused(ran, f"port {port + 1} of", "tablet server 0", "in use")
 
 
 # ---- data directories ----------------------------------------------------------------------------
@@ -226,10 +227,8 @@ def test_a_temporary_directory_goes_away(start_flussd, child_env, tmp_path):
     assert [] == list(tmp_path.iterdir())
 
 
-def test_ports_follow_each_other(start_flussd):
+def test_ports_follow_each_other(start_flussd, port):
     """With port P the tablet servers are at P + 1 and on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     server = start_flussd("--port", port, "--tablets", 2)
 
     assert (

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import signal
-import socket
 import threading
 import time
 from pathlib import Path
@@ -19,20 +18,6 @@ SCHEMA = pa.schema([pa.field("id", pa.int64()), pa.field("name", pa.string())])
 def batch(start, count):
     ids = range(start, start + count)
     return pa.RecordBatch.from_pylist([{"id": n, "name": f"name {n}"} for n in ids], schema=SCHEMA)
-
-
-@pytest.fixture
-def port():
-    """A port that was free a moment ago, as was the next one."""
-    for _ in range(100):
-        with socket.create_server(("127.0.0.1", 0)) as one:
-            port = one.getsockname()[1]
-            try:
-                socket.create_server(("127.0.0.1", port + 1)).close()
-            except OSError:
-                continue
-        return port
-    raise AssertionError("no two free ports in a row")
 
 
 def log_files(folder: Path):
@@ -139,7 +124,7 @@ async def test_small_segments(start_flussd, connect, tmp_path, durability):
 # ---- kill -9 -------------------------------------------------------------------------------------
 
 
-async def acknowledged(writer, ids, limit=64):
+async def acknowledged(writer, ids, limit=256):
     """Append rows one by one, *limit* in flight; return the ids that were acknowledged."""
     acked = []
     slots = asyncio.Semaphore(limit)
@@ -176,10 +161,11 @@ async def test_a_writer_lives_through_restarts(start_flussd, connect, tmp_path, 
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_acknowledged_rows_survive_a_kill(start_flussd, connect, tmp_path, seed):
+async def test_acknowledged_rows_survive_a_kill(start_flussd, connect, tmp_path, port, seed):
     """Killed at a random moment under load: what was acknowledged is there, all once, in order."""
     draw = random.Random(seed)
-    server = start_flussd("--port", 0, "--data-dir", tmp_path)
+    arguments = ("--port", port, "--data-dir", tmp_path)
+    server = start_flussd(*arguments)
     acked_batch_count = 0
     async with connect(server.bootstrap_servers, "db") as client:
         table = await client.create("t", SCHEMA)
@@ -188,18 +174,19 @@ async def test_acknowledged_rows_survive_a_kill(start_flussd, connect, tmp_path,
         async def write():
             nonlocal acked_batch_count
             for n in range(100_000):
-                handle = writer.write_arrow_batch(batch(n * 10, 10))
-                await handle.wait()
+                await writer.write_arrow_batch(batch(n * 10, 10)).wait()
                 acked_batch_count = n + 1
 
         writing = asyncio.ensure_future(write())
-        await asyncio.sleep(draw.uniform(0.05, 0.5))
+        while not acked_batch_count:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(draw.uniform(0, 0.5))
         server.kill()
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
-    server = start_flussd("--port", 0, "--data-dir", tmp_path)
-    async with connect(server.bootstrap_servers, "db") as client:
-        ids = (await client.arrow(await client.table("t")))["id"].to_pylist()
+        server = start_flussd(*arguments)  # the client waits for it to close its last batch
+        async with connect(server.bootstrap_servers, "db") as other:
+            ids = (await other.arrow(await other.table("t")))["id"].to_pylist()
 
     assert acked_batch_count > 0
     assert len(ids) >= acked_batch_count * 10
