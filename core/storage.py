@@ -6,6 +6,7 @@ earlier process left counts as not yet durable, since that process may have died
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ class Files:
     disk: Disk
     post: Callable[[Any], None]
     _durable_names: set[str] = attrs.Factory(set)
+    _replacing: dict[str, deque[f.ReplaceFile]] = attrs.Factory(dict)  # those that wait their turn
 
     def perform(self, effect: f.FileEffect) -> None:
         """Start *effect*."""
@@ -72,6 +74,15 @@ class Files:
         self.disk.truncate(effect.file, effect.size_bytes, done)
 
     def _replace(self, effect: f.ReplaceFile) -> None:
+        """Replace a file, after an earlier replacement of it has ended: both would use one name."""
+        waiting = self._replacing.get(effect.file)
+        if waiting is not None:
+            waiting.append(effect)
+            return
+        self._replacing[effect.file] = deque()
+        self._replace_now(effect)
+
+    def _replace_now(self, effect: f.ReplaceFile) -> None:
         temporary = effect.file + ".tmp"
         self._durable_names.discard(effect.file)
         steps: list[Callable[[Callable[[DiskError | None], None]], None]] = [
@@ -85,11 +96,19 @@ class Files:
 
         def next_one(error: DiskError | None) -> None:
             if error is not None or not steps:
-                self.post(f.FileReplaced(effect.token, error))
+                self._replaced(effect, error)
                 return
             steps.pop()(next_one)
 
         next_one(None)
+
+    def _replaced(self, effect: f.ReplaceFile, error: DiskError | None) -> None:
+        self.post(f.FileReplaced(effect.token, error))
+        waiting = self._replacing[effect.file]
+        if waiting:
+            self._replace_now(waiting.popleft())
+        else:
+            del self._replacing[effect.file]
 
     def _remove(self, effect: f.RemoveFile) -> None:
         def done(error: DiskError | None) -> None:

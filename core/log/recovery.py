@@ -114,9 +114,7 @@ class Recovery:
             return []
         if isinstance(event, f.FileWritten):
             self.rewritten = self.rewritten and event.error is None
-            if self.stage is Stage.REWRITE:
-                self._finish()
-            return []
+            return self._nothing_outstanding()
         if event.error is not None and event.error is not f.DiskError.MISSING:
             self.stage, self.error = Stage.FAILED, event.error
             return []
@@ -126,14 +124,18 @@ class Recovery:
             return self._index_read(event.data)
         if self.stage is Stage.SCAN:
             return self._look_at(memoryview(event.data))
-        if self._outstanding and self.stage is Stage.CUT:
+        return self._nothing_outstanding()
+
+    def _nothing_outstanding(self) -> list[Any]:
+        """Go on, where a stage ends with the last of its effects."""
+        if self._outstanding:
             return []
         if self.stage is Stage.CUT:
             # Removed names that came back after a power loss would fit in again at some later end.
             self.stage = Stage.SYNC
             return [f.SyncFile(self._token(), self.log.file(self.log.active))]
-        assert self.stage is Stage.SYNC
-        self._finish()
+        if self.stage in (Stage.SYNC, Stage.REWRITE):
+            self._finish()
         return []
 
     # ---- the parts, in the order in which they happen ------------------------------------------

@@ -137,7 +137,7 @@ def _project_message(
     body = message[8 + metadata_bytes :]
     try:
         batch = _read_metadata(message[8 : 8 + metadata_bytes])
-    except struct.error as error:
+    except (struct.error, IndexError) as error:
         raise NotProjectable(f"metadata: {error}") from error
     known = sum(nodes for nodes, _ in layout), sum(buffers for _, buffers in layout)
     if (len(batch.nodes), len(batch.buffers)) != known:
