@@ -2,7 +2,8 @@
 
     python tests/data/make_wire_tables.py
 
-A test checks that both are what this writes. The table is Python and not JSON so that the core reads no file.
+A test checks that both are what this writes. The table is Python and not JSON, so that the core reads
+no file.
 """
 
 from __future__ import annotations
