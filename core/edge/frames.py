@@ -70,22 +70,28 @@ class FrameBuffer:
         It is never empty. Of a frame above BELIEVED_BYTES it is only a part at first.
         """
         begun_bytes = self._end - self._start
-        needed_bytes = max(self._missing_bytes(begun_bytes), hint_bytes)
         if not begun_bytes:
             self._start = self._end = 0
-            if len(self._buffer) > KEPT_BUFFER_BYTES and needed_bytes < KEPT_BUFFER_BYTES:
-                self._buffer = bytearray(READ_BYTES)
-        if self._end + needed_bytes > len(self._buffer):
+        free_bytes = len(self._buffer) - self._end
+        needed_bytes = max(self._missing_bytes(begun_bytes, free_bytes), hint_bytes)
+        if not begun_bytes and len(self._buffer) > KEPT_BUFFER_BYTES and needed_bytes < KEPT_BUFFER_BYTES:
+            self._buffer = bytearray(READ_BYTES)
+            free_bytes = READ_BYTES
+        if needed_bytes > free_bytes:
             self._move(begun_bytes, begun_bytes + needed_bytes)
         return memoryview(self._buffer)[self._end :]
 
-    def _missing_bytes(self, begun_bytes: int) -> int:
+    def _missing_bytes(self, begun_bytes: int, free_bytes: int) -> int:
         """Return how much to make room for, for the frame that has begun, or for its length."""
         if begun_bytes < LENGTH_BYTES:
             return LENGTH_BYTES - begun_bytes
         length: int = _LENGTH.unpack_from(self._buffer, self._start)[0]
-        believed_bytes = max(BELIEVED_BYTES, BELIEVED_TIMES * begun_bytes)
-        return max(1, min(LENGTH_BYTES + min(length, self.max_bytes), believed_bytes) - begun_bytes)
+        whole_bytes = LENGTH_BYTES + max(0, min(length, self.max_bytes))
+        if whole_bytes > BELIEVED_BYTES:
+            if free_bytes >= FIRST_BUFFER_BYTES:
+                return 1  # It fills what it was given before it is given more: each growth is a copy.
+            whole_bytes = min(whole_bytes, max(BELIEVED_BYTES, BELIEVED_TIMES * begun_bytes))
+        return max(1, whole_bytes - begun_bytes)
 
     def _move(self, begun_bytes: int, wanted_bytes: int) -> None:
         """Put what has begun at the start of a buffer of at least *wanted_bytes*."""

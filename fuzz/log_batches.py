@@ -1,0 +1,99 @@
+"""Invariant tested: whatever a client sends as batches, only whole and right ones are kept, from the start.
+
+    python fuzz/log_batches.py [SECONDS [SEED]]
+    python fuzz/log_batches.py canary        (must fail: checksums are believed on purpose)
+
+Batches of every magic are flipped, cut, lengthened and put in any order. What is kept must be batches that
+were built, byte for byte before the checksum as well as behind it; a problem keeps nothing and has a text.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+
+from flussd.core.records import batch as b
+
+
+def built(draw: random.Random) -> bytes:
+    """Return one batch."""
+    magic = draw.randrange(3)
+    count = draw.choice((0, 1, 3, 1000))
+    return b.build_batch(
+        draw.randbytes(draw.choice((0, 1, 40))),
+        record_count=count,
+        writer_id=draw.choice((-1, 7, 1 << 40)),
+        batch_sequence=draw.choice((-1, 0, 5)),
+        base_offset=draw.getrandbits(40),
+        magic=magic,
+        append_only=draw.random() < 0.5,
+        statistics=draw.randbytes(draw.choice((0, 9))) if magic else b"",
+    )
+
+
+def damage(data: bytearray, draw: random.Random) -> None:
+    """Change *data* in one way."""
+    at = draw.randrange(len(data) + 1)
+    match draw.randrange(5):
+        case 0 if at < len(data):
+            data[at] ^= 1 << draw.randrange(8)
+        case 1:
+            del data[at:]
+        case 2:
+            data[at:at] = draw.randbytes(draw.randrange(60))
+        case 3:
+            del data[at : at + draw.randrange(60)]
+        case _ if len(data) > b.MAGIC_AT:
+            data[draw.choice((b.LENGTH_AT, b.MAGIC_AT))] = draw.randrange(256)
+
+
+def trial(seed: int) -> str:
+    """Scan damaged batches; return how that ended."""
+    draw = random.Random(seed)
+    whole = [built(draw) for _ in range(draw.randrange(1, 5))]
+    data = bytearray(b"".join(whole))
+    for _ in range(draw.choice((0, 1, 1, 2))):
+        damage(data, draw)
+    view = memoryview(data)
+    found = b.scan_produced(view)
+    assert found.kept_bytes == sum(head.size_bytes for head in found.heads) <= len(view)
+    if found.problem is not None:
+        assert not found.heads, found
+        assert "expected" in found.problem_text, found.problem_text
+        return found.problem.name
+    covered = {one[25:] if one[b.MAGIC_AT] < b.MAGIC_MAX else one[29:] for one in whole}
+    at = 0
+    for head in found.heads:
+        assert head.position == at
+        start = at + (25 if head.magic < b.MAGIC_MAX else 29)
+        at += head.size_bytes
+        assert bytes(view[start:at]) in covered, (seed, head)
+    rest = b.read_head(view, at)
+    assert rest is None or at + rest.size_bytes > len(view), "a whole batch was left out"
+    return "kept" if at == len(view) else "kept but for a cut one"
+
+
+def main(arguments: list[str]) -> None:
+    """Run trials for some seconds; the first failure ends the run, with its seed."""
+    if arguments[:1] == ["canary"]:
+        b.crc_is_right = lambda _view, _head: True
+        arguments = ["20"]
+    seconds = float(arguments[0]) if arguments else 5
+    seeds = [int(arguments[1])] if len(arguments) > 1 else range(1 << 30)
+    end = time.monotonic() + seconds
+    counts: dict[str, int] = {}
+    for seed in seeds:
+        try:
+            ended = trial(seed)
+        except BaseException:
+            print(f"failed; again with: python fuzz/log_batches.py {seconds:g} {seed}", file=sys.stderr)
+            raise
+        counts[ended] = counts.get(ended, 0) + 1
+        if time.monotonic() > end:
+            break
+    print(", ".join(f"{ended} {count}" for ended, count in sorted(counts.items())))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
