@@ -15,7 +15,7 @@ from flussd.core.catalog import entries
 from flussd.core.catalog.catalog import Catalog
 from flussd.core.coordinator import layout
 from flussd.core.coordinator.coordinator import Coordinator, CoordinatorConfig, Role
-from flussd.core.machine import Announce, Fatal, Started, Stopped, StopRequested, WakeAt, Woken
+from flussd.core.machine import Announce, Fatal, Started, Stopped, WakeAt, Woken
 from flussd.core.registry import messages as r
 from flussd.core.registry.changes import NodeDeleted, SessionOpened
 from flussd.core.registry.multi import execute, read
@@ -67,20 +67,20 @@ class Registry:
 
     def close(self, session):
         """The session is gone, with its nodes."""
-        for path in list(self.tree.owned.get(session, ())):
+        for gone in [NodeDeleted(path) for path in self.tree.owned.get(session, ())]:
             self.tree.zxid += 1
-            self.tree.apply(NodeDeleted(path), self.tree.zxid)
-            self._fire(NodeDeleted(path))
+            self.tree.apply(gone, self.tree.zxid)
+            self._fire(gone)
         self.watches.drop(session)
 
     def submit(self, session, operation):
         """The answer; what it fires is in `fired`."""
         if isinstance(operation, r.GetData | r.GetChildren):
             answer = read(self.tree, operation)
-            if operation.watch and isinstance(operation, r.GetData):
-                self.watches.add_data(session, operation.path)
-            elif operation.watch and answer.outcome is r.Outcome.OK:
-                self.watches.add_children(session, operation.path)
+            if operation.watch:
+                is_data = isinstance(operation, r.GetData)
+                add = self.watches.add_data if is_data else self.watches.add_children
+                add(session, operation.path)
             return answer
         self.multis += 1
         number = self.multis
@@ -96,7 +96,7 @@ class Registry:
         """Now the late multi arrives; its answer interests nobody."""
         if self.late is not None:
             self._apply(*self.late)
-            self.late = None
+        self.late = None
 
     def _apply(self, session, operation):
         answer, changes = execute(self.tree, operation, session, self.tree.zxid + 1)
@@ -146,14 +146,8 @@ class Tablet:
         """Begin a new incarnation."""
         registry = self.world.registry
         self.session = registry.open()
-        value = {
-            "version": 4,
-            "listeners": f"CLIENT://host{self.server_id}:{9124 + self.server_id}",
-            "register_timestamp": WALL_MS,
-            "directory_id": f"dir{self.server_id}",
-            "boot_id": "boot",
-            "internal": self.address,
-        }
+        listeners = f"CLIENT://host{self.server_id}:{9124 + self.server_id}"
+        value = {"version": 4, "listeners": listeners, "internal": self.address}
         path = layout.server_path(self.server_id)
         writes = [r.Create(path, json.dumps(value).encode(), ephemeral=True)]
         if path in registry.tree.nodes:
@@ -172,28 +166,25 @@ class Tablet:
     def kill(self):
         """The process dies; its registration stays."""
         self.is_up, self.incarnation = False, -1
-        self.leads.clear()
-        self.reports.clear()
-        self.polls.clear()
+        self.leads, self.reports, self.polls = {}, {}, []
         self.catalog, self.fresh, self.complete, self.epoch, self.sequence = Catalog(), None, False, -1, 0
         self.world.break_links(self)
 
     def receive(self, connection, request_id, api_key, asked):
         if self.is_frozen:
-            return None
-        if asked.coordinator_epoch < self.epoch:
-            return self._answer(connection, request_id, None, 23)
-        if asked.tablet_incarnation != self.incarnation:
-            return self._answer(connection, request_id, None, 55)
+            return
+        if asked.coordinator_epoch < self.epoch or asked.tablet_incarnation != self.incarnation:
+            code = 23 if asked.coordinator_epoch < self.epoch else 55
+            self._answer(connection, request_id, None, code)
+            return
         if asked.coordinator_epoch > self.epoch:
             self.epoch, self.sequence, self.fresh = asked.coordinator_epoch, 0, None
         if api_key == private.UPDATE_CATALOG:
             self._update(asked)
             self._answer(connection, request_id, private.UpdateCatalogResponse(sequence=asked.sequence))
         else:
-            done = [key for key, one in self.reports.items() if one.sequence <= asked.after_sequence]
-            for key in done:
-                del self.reports[key]
+            after = asked.after_sequence
+            self.reports = {key: one for key, one in self.reports.items() if one.sequence > after}
             self.polls.append((connection, request_id, self.world.now_ms + asked.wait_ms))
             self.world.at(asked.wait_ms, self.answer_polls)
         self.answer_polls()
@@ -244,8 +235,7 @@ class Tablet:
                 self._answer(connection, request_id, response)
 
     def _answer(self, connection, request_id, message, code=0):
-        event = c.ResponseReceived(connection, request_id, message, code, "")
-        self.world.deliver(connection, event)
+        self.world.deliver(connection, c.ResponseReceived(connection, request_id, message, code))
 
 
 @attrs.define(eq=False)
@@ -328,12 +318,10 @@ class World:
                 self.client_closed()
             else:
                 self.post(c.ConnectionClosed(effect.connection))
-        elif isinstance(effect, c.Reply):
+        elif isinstance(effect, c.Reply | c.ReplyError):
             assert effect.request_id not in self.replies
-            self.replies[effect.request_id] = effect.message
-        elif isinstance(effect, c.ReplyError):
-            assert effect.request_id not in self.replies
-            self.replies[effect.request_id] = (effect.code, effect.text)
+            said = effect.message if isinstance(effect, c.Reply) else (effect.code, effect.text)
+            self.replies[effect.request_id] = said
         elif isinstance(effect, WakeAt):
             self.alarm += 1
             self.at(max(0, effect.at_ms - self.now_ms), self.wake, self.process, self.alarm)
@@ -401,9 +389,6 @@ class World:
         self.session = self.registry.open()
         self.post(r.RegistrySessionOpened(self.session), 5)
 
-    def stop(self):
-        self.post(StopRequested())
-
     def add_tablet(self, server_id):
         tablet = self.tablets[server_id] = Tablet(self, server_id)
         self.until(lambda: layout.FORMAT in self.registry.tree.nodes)
@@ -460,9 +445,8 @@ class World:
         return self.ask(ApiKey.CREATE_DATABASE, database_name=name, ignore_if_exists=ignore)
 
     def drop_database(self, name="db", *, ignore=False, cascade=False):
-        return self.ask(
-            ApiKey.DROP_DATABASE, database_name=name, ignore_if_not_exists=ignore, cascade=cascade
-        )
+        options = {"ignore_if_not_exists": ignore, "cascade": cascade}
+        return self.ask(ApiKey.DROP_DATABASE, database_name=name, **options)
 
     def tables(self, database="fluss"):
         return list(self.ask(ApiKey.LIST_TABLES, database_name=database).table_name)
@@ -470,10 +454,11 @@ class World:
     # ---- what must be true once all is quiet ---------------------------------------------------
 
     def settled(self):
-        """Everything converged: registry, coordinator and tablet servers agree, and nothing is left over."""
+        """All converged: registry, coordinator and tablet servers agree, and nothing is left over."""
         state = self.machine.state
         assert self.machine.role is Role.ACTIVE
-        assert not (state.unmade or state.unelected or state.awaited or state.tombstones)
+        work = [state.unmade, state.unelected, state.awaited, state.tombstones]
+        assert [{}, {}, {}, {}] == work
         assert not self.machine.pipeline.flight
         assert not self.machine.requests.current
         catalog = state.catalog

@@ -4,7 +4,7 @@ import attrs
 
 from flussd.core.coordinator import layout
 from flussd.core.coordinator.coordinator import Coordinator, Role
-from flussd.core.machine import Fatal, Stopped
+from flussd.core.machine import Fatal, Stopped, StopRequested
 from flussd.core.registry import messages as r
 from flussd.core.wire import messages
 from flussd.core.wire.apis import ApiKey
@@ -147,7 +147,7 @@ def test_a_foreign_registry_is_left_alone(make_world):
 
 def test_an_orderly_stop(world):
     """1. Stop. 2. The active node is gone, then Stopped. 3. What comes later is refused."""
-    world.stop()
+    world.post(StopRequested())
     world.run(100)
 
     assert isinstance(world.announced[-1], Stopped)
@@ -159,7 +159,7 @@ def test_a_stop_lets_the_change_in_flight_finish(world):
     """1. A table is being created when we stop. 2. Its client is told the truth before Stopped."""
     request_id = world.send_create("t")
     world.run(0)
-    world.stop()
+    world.post(StopRequested())
     world.run(2000)
 
     assert isinstance(world.announced[-1], Stopped)
@@ -170,7 +170,7 @@ def test_a_stop_lets_the_change_in_flight_finish(world):
 def test_a_stop_ends_without_the_registry(world):
     """1. The registry does not answer any more. 2. Stopped all the same, after a second."""
     world.is_cut_off = True
-    world.stop()
+    world.post(StopRequested())
     world.run(1500)
 
     assert isinstance(world.announced[-1], Stopped)

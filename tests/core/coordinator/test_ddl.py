@@ -158,7 +158,7 @@ def test_a_drop_survives_a_restart_in_the_middle(world):
 
 
 def test_a_creation_is_answered_though_no_leader_comes(make_world):
-    """1. The only server is frozen. 2. A table is created: answered when the patience ends, at the latest."""
+    """1. A server is frozen. 2. A table is created: answered when the patience ends, at the latest."""
     world = make_world(tablets=2)
     world.tablets[1].is_frozen = True
     began_ms = world.now_ms

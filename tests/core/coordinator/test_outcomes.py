@@ -90,8 +90,9 @@ def test_every_write_may_be_lost(make_world, mode):
 
 @pytest.mark.parametrize("delay_ms", [0, 1, 20, 60])
 def test_every_write_may_arrive_late(make_world, delay_ms):
-    """The lost write is applied this much after its outcome was told to be unknown: before, or behind
-    the new epoch. It counts, or it is refused, and the answer says which.
+    """The lost write is applied this much after its outcome was told to be unknown.
+
+    Before the new epoch it counts, behind it it is refused; the answer says which.
     """
     for number in writes_of_the_story(make_world):
         world = make_world()
