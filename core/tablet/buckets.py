@@ -74,6 +74,7 @@ class Buckets:
     listings: dict[int, BucketKey | None] = attrs.Factory(dict)  # token -> bucket; None: at the start
     found: list[tuple[BucketKey, dict[str, int]]] = attrs.Factory(list)  # to be recovered yet
     listed: bool = False
+    recovering: dict[BucketKey, None] = attrs.Factory(dict)  # of those found at the start
     checkpoints_due: dict[BucketKey, None] = attrs.Factory(dict)
 
     # ---- the start -----------------------------------------------------------------------------
@@ -98,6 +99,7 @@ class Buckets:
         if wanted is None:
             self.listed = True
             self.found = sorted(sizes.items(), reverse=True)
+            self.recovering = dict.fromkeys(sizes)
             self.go_on()
         elif wanted in self.replicas:
             self.step(self.replicas[wanted], e.FilesListed(sizes.get(wanted, {})))
@@ -123,10 +125,12 @@ class Buckets:
     @property
     def recovered(self) -> bool:
         """Whether every bucket found at the start was read, or cannot be read now."""
-        return self.listed and not self.found and not self._recovering()
+        return self.listed and not self.recovering
 
-    def _recovering(self) -> bool:
-        return any(replica.role is Role.RECOVERING for replica in self.replicas.values())
+    def _was_read(self, key: BucketKey) -> None:
+        """A bucket was read, or cannot be now; after the last one the server registers."""
+        if self.recovering.pop(key, 0) is None and not self.recovering:
+            self.server.registration.go_on()
 
     def _add(self, key: BucketKey) -> Replica:
         replica = Replica(key, folder_of(key), self.config, self.server.next_token)
@@ -258,11 +262,10 @@ class Buckets:
         due_ms = self.server.now_ms + RETRY_AFTER_MS
         self.server.retry_later(RetryWaiter(-1, -1, due_ms, key=news.key))
         self._checkpoint_done(e.CheckpointDone(news.key))
-        self.server.registration.go_on()
+        self._was_read(news.key)
 
-    def _recovered(self, _: e.Recovered) -> None:
-        if not self.found:
-            self.server.registration.go_on()
+    def _recovered(self, news: e.Recovered) -> None:
+        self._was_read(news.key)
 
     def _listing_wanted(self, news: e.ListingWanted) -> None:
         token = self.server.next_token()

@@ -30,6 +30,7 @@ class Reports:
 
     server: TabletServer
     unconfirmed: dict[BucketKey, Any] = attrs.Factory(dict)
+    waiting: dict[int, ReportsWaiter] = attrs.Factory(dict)  # polls, by serial
     _sequence: int = 0
 
     def leading(self, key: BucketKey, epoch: int) -> None:
@@ -58,9 +59,11 @@ class Reports:
             report.partition_id = key[1]
         self.unconfirmed.pop(key, None)
         self.unconfirmed[key] = report
-        for waiter in self.server.report_waiters():
-            self.server.parked.remove(waiter)
-            self._answer(waiter)
+        waiting, self.waiting = self.waiting, {}
+        for serial, waiter in waiting.items():
+            if serial in self.server.parked.waiters:  # else its coordinator left
+                self.server.parked.remove(waiter)
+                self._answer(waiter)
 
     def asked(self, event: RequestReceived) -> None:
         """A poll came in: it confirms, and waits for more."""
@@ -74,9 +77,11 @@ class Reports:
             self._answer(waiter)
         else:
             self.server.parked.add(waiter)
+            self.waiting[waiter.serial] = waiter
 
     def timed_out(self, waiter: ReportsWaiter) -> None:
         """Nothing to report is an answer too: we live."""
+        self.waiting.pop(waiter.serial, None)
         self._answer(waiter)
 
     def _answer(self, waiter: ReportsWaiter) -> None:

@@ -157,10 +157,6 @@ class TabletServer:
             elif isinstance(waiter, OffsetsWaiter):
                 self.offsets.woken(waiter)
 
-    def report_waiters(self) -> list[ReportsWaiter]:
-        """Return the coordinator's polls that wait."""
-        return [w for w in self.parked.waiters.values() if isinstance(w, ReportsWaiter)]
-
     def stopped(self) -> None:
         """All that an orderly stop owes is done."""
         self._out.append(Stopped())
