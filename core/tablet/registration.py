@@ -44,6 +44,7 @@ class Ask(enum.Enum):
 
     REGISTER = "create our node"
     LOOK = "see whose node stands there"
+    WATCH = "see whether our node still stands, and be told when it does not"
     READ_IDS = "read the writer id counter"
     TAKE_IDS = "advance the writer id counter"
     LEAVE = "delete our node"
@@ -129,7 +130,11 @@ class Registration:
         elif why is Ask.LEAVE:
             self.left = True
             self._leave_if_done()
-        elif session_id == self.session_id:
+        elif session_id != self.session_id:
+            return  # of a session that is gone, with all that was asked in it
+        elif why is Ask.WATCH:
+            self._watch_answered(answer)
+        else:
             self._register_answered(why, answer)
 
     def _register_answered(self, why: Ask, answer: Answer) -> None:
@@ -163,6 +168,28 @@ class Registration:
     def _registered(self, czxid: int, version: int) -> None:
         self.incarnation, self.node_version, self.registering = czxid, version, False
         self.server.emit(Announce("registered"))
+        self._watch()
+
+    # ---- staying registered --------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        self._submit(Ask.WATCH, GetData(self.path, watch=True))
+
+    def watch_fired(self, path: str) -> None:
+        """Something happened to a node that we watch; reading it sets the watch anew."""
+        if path == self.path and self.session_id and self.incarnation >= 0 and not self.leaving:
+            self._watch()
+
+    def _watch_answered(self, answer: Answer) -> None:
+        """The coordinator may have decreed us dead, by deleting our node: then register anew."""
+        if self.incarnation < 0 or self.leaving:
+            return
+        if answer.outcome is Outcome.UNKNOWN:
+            self.server.retry_later(RegistryRetry(-1, -1, self.server.now_ms + RETRY_MS, why=Ask.WATCH))
+        elif answer.stat is None or answer.stat.czxid != self.incarnation:
+            self.incarnation, self.registering = -1, False
+            self.server.buckets.take_all()
+            self.go_on()
 
     def _again_later(self) -> None:
         self.server.retry_later(RegistryRetry(-1, -1, self.server.now_ms + RETRY_MS))
@@ -172,6 +199,8 @@ class Registration:
         if waiter.why is Ask.REGISTER:
             self.registering = False
             self.go_on()
+        elif waiter.why is Ask.WATCH:
+            self.watch_fired(self.path)
         elif self.wanting and not self._asking_ids():
             self._submit(Ask.READ_IDS, GetData(WRITER_IDS))
 

@@ -275,8 +275,8 @@ class TabletServer:
     def _session_lost(self, _: r.RegistrySessionLost) -> None:
         self.registration.session_lost()
 
-    def _no_watch(self, _: r.WatchFired) -> None:
-        """We set none."""
+    def _watch_fired(self, event: r.WatchFired) -> None:
+        self.registration.watch_fired(event.path)
 
     TABLE: ClassVar[dict[type, Callable[[TabletServer, Any], None]]] = {
         Started: _started,
@@ -299,7 +299,7 @@ class TabletServer:
         r.RegistryAnswered: _registry_answered,
         r.RegistrySessionOpened: _session_opened,
         r.RegistrySessionLost: _session_lost,
-        r.WatchFired: _no_watch,
+        r.WatchFired: _watch_fired,
     }
     SERVE: ClassVar[dict[int, Callable[[TabletServer, Any], None]]] = {
         ApiKey.FETCH_LOG: _fetch,

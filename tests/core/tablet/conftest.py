@@ -78,12 +78,18 @@ class Registry:
 
     def __init__(self):
         self.counter, self.version, self.driver, self.silent = None, 0, None, False
+        self.node, self.incarnation = None, INCARNATION - 1  # our registration, and the last one's id
 
     def submit(self, token, operation):
         if not self.silent:
             self.driver.post(r.RegistryAnswered(token, self.answer(operation)))
 
     def answer(self, operation):
+        if isinstance(operation, r.GetData) and operation.path.endswith("/3"):
+            if self.node is None:
+                return r.Answer(r.Outcome.NO_NODE)
+            stat = r.Stat(self.incarnation, self.incarnation, 0, 0, 7, 0)
+            return r.Answer(r.Outcome.OK, data=self.node, stat=stat)
         if isinstance(operation, r.GetData):
             if self.counter is None:
                 return r.Answer(r.Outcome.NO_NODE)
@@ -92,7 +98,12 @@ class Registry:
         (write,) = operation.writes
         if write.path.endswith("writer_id"):
             self.counter, self.version = write.data, self.version + 1
-        stat = r.Stat(INCARNATION, INCARNATION, 0, 0, 7, 0)
+        if isinstance(write, r.Delete):
+            self.node = None
+            return r.Answer(r.Outcome.OK, created=(None,), stats=(None,))
+        if write.path.endswith("/3"):
+            self.node, self.incarnation = write.data, self.incarnation + 1
+        stat = r.Stat(self.incarnation, self.incarnation, 0, 0, 7, 0)
         return r.Answer(r.Outcome.OK, created=(write.path,), stats=(stat,))
 
 
@@ -109,6 +120,7 @@ class Server:
 
     def start(self):
         self.machine = TabletServer(self.config)
+        self.registry.node, self.registry.incarnation = None, INCARNATION - 1
         ports = Ports(self.clock, self.disk, self.network, self.registry, announce=self.announced.append)
         edge = Edge(2, SERVED_BY_TABLET, frozenset({private.UPDATE_CATALOG, private.AWAIT_REPORTS}))
         self.driver = Driver(self.machine, ports, edge)

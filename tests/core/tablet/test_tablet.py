@@ -7,6 +7,7 @@ import pytest
 from flussd.core.files import DiskError
 from flussd.core.limits import ACCEPTED_REQUESTS_PER_CONNECTION
 from flussd.core.records.batch import build_batch, crc_is_right, read_head
+from flussd.core.registry import messages as r
 from flussd.core.wire import messages, private
 from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.errors import ErrorCode
@@ -177,6 +178,19 @@ def test_roles_follow_the_catalog(server, batch):
     )
     answer = server.call(private.AWAIT_REPORTS, poll, connection=server.COORDINATOR)
     assert [(private.LEADING, 3)] == [(report.kind, report.leader_epoch) for report in answer.reports]
+
+
+def test_a_decreed_server_registers_anew_and_serves_nothing_before(server, batch):
+    """Its node is deleted under it: it steps down at once, and has another incarnation."""
+    server.registry.node = None
+    server.driver.post(r.WatchFired("/fluss/tabletservers/ids/3", r.Changed.DELETED))
+    server.driver.run()
+
+    assert 56 == server.machine.registration.incarnation
+    request_id = server.produce(batch())
+    server.pass_ms(25)
+    refused = server.answered(request_id, ApiKey.PRODUCE_LOG).buckets_resp[0]
+    assert ErrorCode.NOT_LEADER_OR_FOLLOWER == refused.error_code
 
 
 def test_commands_for_another_incarnation_are_refused(server):
