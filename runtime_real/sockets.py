@@ -48,6 +48,9 @@ ACCEPTS_PER_WAKE_UP: Final = 64
 ACCEPT_PAUSE_MS: Final = 100
 """Rest after the process ran out of descriptors: some connection will be closed in the meantime."""
 
+SHRINK_MS: Final = 10_000
+"""Silence after which a connection's receive buffer is given back."""
+
 IDLE_MS: Final = 10 * 60 * 1000
 """Silence after which a connection without unanswered requests is closed, as upstream does."""
 
@@ -161,8 +164,10 @@ class SocketConnection:
             self._close()
 
     def sweep(self, now_ms: int) -> None:
-        """Close if nothing moved for long; a parked request is no silence."""
+        """Close if nothing moved for long; a parked request is no silence. Silent ones shrink."""
         silent_ms = now_ms - self.last_ms
+        if silent_ms > SHRINK_MS and not self._unserved:
+            self.frames.shrink()
         waits = self.unanswered_count > 0 and not self.output
         if (silent_ms > IDLE_MS and not waits) or (self.half_closed and silent_ms > HALF_CLOSED_MS):
             self._close()
