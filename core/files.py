@@ -142,7 +142,7 @@ class FileRemoved:
 
 @attrs.frozen
 class RemoveFolder:
-    """Remove *folder* and all in it; a missing one is no error. Answer: FolderRemoved."""
+    """Remove *folder* and all in it, durably; a missing one is no error. Answer: FolderRemoved."""
 
     token: int
     folder: str

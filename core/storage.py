@@ -119,11 +119,20 @@ class Files:
         self.disk.remove(effect.file, done)
 
     def _remove_folder(self, effect: f.RemoveFolder) -> None:
-        def done(error: DiskError | None) -> None:
+        """Remove a folder for good: what is told to be gone must not come back after a power loss."""
+
+        def removed(error: DiskError | None) -> None:
+            if error is None:
+                self.disk.sync_folder(effect.folder.rpartition("/")[0], synced)
+            else:
+                synced(error)
+
+        def synced(error: DiskError | None) -> None:
+            error = None if error is DiskError.MISSING else error  # nor is there a folder above it
             self.post(f.FolderRemoved(effect.token, error))
 
         self._forget(effect.folder)
-        self.disk.remove(effect.folder, done)
+        self.disk.remove(effect.folder, removed)
 
     def _forget(self, folder: str) -> None:
         prefix = folder + "/" if folder else ""

@@ -179,9 +179,13 @@ class Buckets:
         if erasing or (replica is not None and (replica.busy or replica.role is Role.RECOVERING)):
             return
         self.replicas.pop(key, None)
+        folder = folder_of(key)
+        others = (*self.replicas, *self.dropping)
+        if all(other == key or other[:2] != key[:2] for other in others):
+            folder = folder.rpartition("/")[0]  # the last bucket takes the table's folder along
         token = self.server.next_token()
         self.erasing[token] = key
-        self.server.emit(RemoveFolder(token, folder_of(key)))
+        self.server.emit(RemoveFolder(token, folder))
 
     def folder_removed(self, event: FolderRemoved) -> None:
         """A dropped bucket's files are gone, or will be tried again."""

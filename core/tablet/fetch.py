@@ -203,11 +203,16 @@ class Fetches:
         left_bytes = waiter.max_bytes - waiter.got_bytes
         limit_bytes = min(slot.max_bytes, left_bytes, FETCH_BUCKET_BYTES_MAX)
         first_whole = waiter.got_bytes == 0
-        if offset >= high_watermark or (limit_bytes <= 0 and not first_whole):
+        if offset >= high_watermark:
+            return FetchAnswer(slot.partition_id, slot.key[2], high_watermark)
+        if limit_bytes <= 0 and not first_whole:
+            waiter.ends_wait = True  # there is more than fits: waiting brings nothing
             return FetchAnswer(slot.partition_id, slot.key[2], high_watermark)
         found = log.locate(offset)
         if isinstance(found, Located):
-            return _hot(replica, slot, found, limit_bytes, first_whole=first_whole)
+            answer = _hot(replica, slot, found, limit_bytes, first_whole=first_whole)
+            waiter.ends_wait |= _leaves_out(replica, found.segment, found.position, answer)
+            return answer
         place = self.places.get((slot.key, offset))
         if place is None:
             self._look_for(waiter, slot.key, replica, Seek.OFFSET, offset, found)
@@ -215,7 +220,9 @@ class Fetches:
         if place.error:
             del self.places[slot.key, offset]
             return _refused(slot, place.error, place.text)
-        return _cold(replica, slot, found.segment, place, limit_bytes, first_whole=first_whole)
+        answer = _cold(replica, slot, found.segment, place, limit_bytes, first_whole=first_whole)
+        waiter.ends_wait |= _leaves_out(replica, found.segment, place.position, answer)
+        return answer
 
     # ---- places of cold batches ----------------------------------------------------------------
 
@@ -269,6 +276,12 @@ def end_in(replica: Replica, segment: Segment) -> int:
     if segment.dense.knows(high_watermark):
         return segment.dense.at(high_watermark)
     return 0
+
+
+def _leaves_out(replica: Replica, segment: Segment, position: int, answer: FetchAnswer) -> bool:
+    """Whether a reader could be given more of its bucket than *answer* has, from *position* on."""
+    sent_bytes = sum(size_bytes for _, _, size_bytes in answer.spans)
+    return position + sent_bytes < end_in(replica, segment) or segment is not replica.log.active
 
 
 def _refused(slot: Slot, code: ErrorCode, text: str) -> FetchAnswer:
