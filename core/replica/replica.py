@@ -232,8 +232,8 @@ class Replica(StoredLog):
         """Move the watermark, and answer whom it covers."""
         if self.role is not Role.LEADER:
             return
-        moved = self.committable > self.high_watermark
-        self.high_watermark = max(self.high_watermark, self.committable)
+        moved = self.committable[0] > self.high_watermark
+        self.committed = max(self.committed, self.committable)
         while self.waiting and self.waiting[0][0] <= self.high_watermark:
             _, _, ticket, base_offset = heapq.heappop(self.waiting)
             self._answer(ticket, base_offset)

@@ -77,7 +77,7 @@ class StoredLog:
     writers: Writers = attrs.Factory(Writers)
     epochs: EpochHistory = attrs.Factory(EpochHistory)
     flights: Flights = attrs.Factory(Flights)
-    high_watermark: int = 0
+    committed: End = (0, 0, 0, -1)  # the end up to which readers see: the high watermark's place
     written: End = (0, 0, 0, -1)  # the end up to which writes are confirmed
     last_cut: Cut | None = None
     recovery: Recovery | None = None
@@ -151,17 +151,22 @@ class StoredLog:
         self.durable = Durable(self.folder, recovery.base.end, recovery.base)
         self.durable.unsynced.extend(recovery.unsynced_files())
         self.durable.failed = not recovery.rewritten
-        known = max(self.high_watermark, recovery.high_watermark, self.committable)
-        self.high_watermark = min(known, self.log.end_offset)
+        # The watermark never goes back within a process, and what is behind it was found again,
+        # unless the disk lost it.
+        known = max(self.committed, recovery.base.end, self.committable)
+        self.committed = min(known, self.log.end)
         self.last_cut = recovery.cut or self.last_cut
         self.bytes_since_checkpoint = recovery.scanned_bytes
 
     @property
-    def committable(self) -> int:
+    def committable(self) -> End:
         """How far the watermark may go at replication factor 1."""
-        if self.config.durability is Durability.GROUP_FSYNC:
-            return self.durable.end[0]
-        return self.written[0]
+        return self.durable.end if self.config.durability is Durability.GROUP_FSYNC else self.written
+
+    @property
+    def high_watermark(self) -> int:
+        """All below is committed: readers see it, and nothing else."""
+        return self.committed[0]
 
     # ---- what failed writes leave --------------------------------------------------------------
 

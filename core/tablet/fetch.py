@@ -270,12 +270,10 @@ class Fetches:
 
 def end_in(replica: Replica, segment: Segment) -> int:
     """Return the position in *segment* up to which readers may see it: that of the watermark."""
-    high_watermark = replica.high_watermark
-    if high_watermark >= segment.end_offset:
+    end_offset, base_offset, size_bytes, _ = replica.committed
+    if end_offset >= segment.end_offset:
         return segment.size_bytes
-    if segment.dense.knows(high_watermark):
-        return segment.dense.at(high_watermark)
-    return 0
+    return size_bytes if base_offset == segment.base_offset else 0
 
 
 def _leaves_out(replica: Replica, segment: Segment, position: int, answer: FetchAnswer) -> bool:
