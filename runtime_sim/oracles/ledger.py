@@ -1,0 +1,188 @@
+"""What is known of each bucket's log, from acknowledgements, reads and recoveries; judged as it comes in.
+
+Acknowledgements and reads are what clients saw, and nothing else. Recoveries are watched from outside the
+machine: a log that ends before what was known lost it, and whether it may depends on the durability mode,
+on whether the power went, and on what the server itself believed to be durable.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from flussd.core.records.batch import BatchHead
+from flussd.core.replica.events import BucketKey
+from flussd.core.replica.stored import Durability
+from flussd.runtime_sim.oracles.violation import Oracle, Violation
+from flussd.runtime_sim.workload.batches import Identity, SentBatch
+
+Place: TypeAlias = tuple[int, int]  # offsets [start, end)
+
+
+@attrs.define(eq=False)
+class Entry:
+    """A batch known to be in the log."""
+
+    start_offset: int
+    end_offset: int
+    identity: Identity
+    crc: int
+    acked: bool = False  # with acks=-1
+    acked_weakly: bool = False  # with acks 1 or 0
+    was_read: bool = False
+
+
+@attrs.define(eq=False)
+class Ledger:
+    """One bucket; *generation* grows whenever the log may have lost what nobody was promised."""
+
+    key: BucketKey
+    durability: Durability
+    sent: dict[Identity, SentBatch] = attrs.Factory(dict)
+    entries: dict[int, Entry] = attrs.Factory(dict)  # by start offset
+    places: dict[Identity, int] = attrs.Factory(dict)
+    generation: int = 0
+    floor_offset: int = 0  # what a server believed to be durable
+    power_lost: bool = False  # since the last recovery
+    end_offset: int = 0  # the greatest that is known
+    ack_count: int = 0
+
+    @property
+    def promises_all(self) -> bool:
+        """Whether acks=-1 outlives a power loss."""
+        return self.durability is Durability.GROUP_FSYNC
+
+    def may_have_been_cut(self, generation: int) -> bool:
+        """Whether the log may have lost, since *generation*, what readers had seen."""
+        return generation != self.generation and not self.promises_all
+
+    # ---- what clients see ----------------------------------------------------------------------
+
+    def acked(self, batch: SentBatch, start_offset: int, acks: int, generation: int) -> None:
+        """A server acknowledged *batch*, which was sent when the ledger was at *generation*."""
+        self.ack_count += 1
+        if generation != self.generation and not (self.promises_all and acks == -1):
+            return  # the answer may be older than a loss
+        entry = self._known(start_offset, start_offset + batch.record_count, batch.identity, batch.crc)
+        if acks == -1:
+            entry.acked = True
+        else:
+            entry.acked_weakly = True
+
+    def read(self, head: BatchHead, identity: Identity, generation: int, high_watermark: int) -> None:
+        """A reader got a batch, by a fetch that was sent when the ledger was at *generation*."""
+        end_offset = head.base_offset + head.last_offset_delta + 1
+        what = f"{self._name()} [{head.base_offset}, {end_offset}) {identity}"
+        if end_offset > high_watermark:
+            raise Violation(Oracle.BELOW_WATERMARK, f"{what}: the high watermark is {high_watermark}")
+        batch = self.sent.get(identity)
+        if batch is None or (batch.crc, batch.writer_id, batch.sequence, batch.record_count) != (
+            head.crc,
+            head.writer_id,
+            head.batch_sequence,
+            head.record_count,
+        ):
+            raise Violation(Oracle.NOTHING_INVENTED, f"{what}: sent was {batch}, got {head}")
+        if generation == self.generation or self.promises_all:
+            self._known(head.base_offset, end_offset, identity, head.crc).was_read = True
+
+    def _name(self) -> str:
+        return f"table {self.key[0]} bucket {self.key[2]}"
+
+    def _known(self, start_offset: int, end_offset: int, identity: Identity, crc: int) -> Entry:
+        entry = self.entries.get(start_offset)
+        if entry is not None:
+            if (entry.identity, entry.crc, entry.end_offset) != (identity, crc, end_offset):
+                text = f"{self._name()} at {start_offset}: known is {entry.identity}, got {identity}"
+                raise Violation(Oracle.READS_ARE_STABLE, text)
+            return entry
+        other = self.places.get(identity)
+        if other is not None:
+            text = f"{self._name()}: {identity} is at {other}, and at {start_offset}"
+            raise Violation(Oracle.EXACTLY_ONCE, text)
+        entry = Entry(start_offset, end_offset, identity, crc)
+        self.entries[start_offset] = entry
+        self.places[identity] = start_offset
+        self.end_offset = max(self.end_offset, end_offset)
+        return entry
+
+    # ---- what happens to servers ---------------------------------------------------------------
+
+    def ended(self, durable_offset: int) -> None:
+        """The process that held the log ended, and believed this much of it to be durable."""
+        self.floor_offset = max(self.floor_offset, durable_offset)
+
+    def recovered(self, end_offset: int) -> None:
+        """A server read its log, and found it to end here."""
+        power_lost, self.power_lost = self.power_lost, False
+        if power_lost and end_offset < self.floor_offset:
+            text = f"{self._name()}: durable was [0, {self.floor_offset}), recovered [0, {end_offset})"
+            raise Violation(Oracle.SYNCED_SURVIVES, text)
+        gone = [entry for entry in self.entries.values() if entry.end_offset > end_offset]
+        for entry in sorted(gone, key=lambda entry: entry.start_offset):
+            self._lost(entry, end_offset, power_lost=power_lost)
+            del self.entries[entry.start_offset]
+            del self.places[entry.identity]
+        if gone or power_lost:
+            self.generation += 1
+            self.end_offset = min(self.end_offset, end_offset)
+
+    def _lost(self, entry: Entry, end_offset: int, *, power_lost: bool) -> None:
+        where = f"{self._name()} [{entry.start_offset}, {entry.end_offset}) {entry.identity}"
+        text = f"{where}: the log was recovered up to {end_offset}, power was lost: {power_lost}"
+        excused = power_lost and not self.promises_all
+        if entry.acked and not excused:
+            raise Violation(Oracle.ACKED_SURVIVES, text)
+        if entry.was_read and not excused:
+            raise Violation(Oracle.READS_ARE_STABLE, text)
+        if entry.acked_weakly and not (power_lost or self.promises_all):
+            raise Violation(Oracle.ACKED_SURVIVES, text)
+
+    def forgot_writer(self, batch: SentBatch, text: str) -> None:
+        """A server refused, as out of order, the oldest batch that was not acknowledged."""
+        excused = batch.generation != self.generation and not (self.promises_all and batch.acks == -1)
+        if not excused:
+            raise Violation(Oracle.WRITERS_REMEMBERED, f"{self._name()} {batch.identity}: {text}")
+
+    # ---- the end -------------------------------------------------------------------------------
+
+    def audited(self, end_offset: int, in_log: dict[int, BatchHead]) -> None:
+        """A fresh reader read everything, up to *end_offset*: judge the whole."""
+        at = 0
+        sequences: dict[int, int] = {}
+        for start_offset in sorted(in_log):
+            head = in_log[start_offset]
+            if start_offset != at:
+                text = f"{self._name()}: expected a batch at {at}, got one at {start_offset}"
+                raise Violation(Oracle.CONTIGUOUS, text)
+            at += head.last_offset_delta + 1
+            self._in_order(head, sequences)
+        if at != end_offset:
+            raise Violation(Oracle.CONTIGUOUS, f"{self._name()}: ends at {at}, expected {end_offset}")
+        for entry in self.entries.values():
+            if entry.acked and entry.start_offset not in in_log:
+                text = f"{self._name()} at {entry.start_offset}: {entry.identity} is not there"
+                raise Violation(Oracle.ACKED_SURVIVES, text)
+
+    def _in_order(self, head: BatchHead, sequences: dict[int, int]) -> None:
+        expected = sequences.get(head.writer_id, -1) + 1
+        if head.batch_sequence != expected:
+            text = f"{self._name()} at {head.base_offset}: writer {head.writer_id}: "
+            raise Violation(Oracle.IN_ORDER, f"{text}expected {expected}, got {head.batch_sequence}")
+        sequences[head.writer_id] = expected
+
+
+@attrs.define(eq=False)
+class Ledgers:
+    """The ledgers of all buckets that are written to and were not dropped."""
+
+    durability: Durability
+    by_key: dict[BucketKey, Ledger] = attrs.Factory(dict)
+
+    def of(self, key: BucketKey) -> Ledger:
+        """Return the ledger of a bucket."""
+        ledger = self.by_key.get(key)
+        if ledger is None:
+            ledger = self.by_key[key] = Ledger(key, self.durability)
+        return ledger

@@ -1,0 +1,34 @@
+"""The promises that are checked in every run, by name, and what is raised when one is broken."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Oracle(enum.Enum):
+    """Each promise; its name is what a failing run prints."""
+
+    ACKED_SURVIVES = "what was acknowledged survives, as far as the durability mode promises"
+    EXACTLY_ONCE = "a batch is in the log at one place, however often it was sent"
+    IN_ORDER = "the batches of a writer are in the log in the order of their sequence, without a gap"
+    CONTIGUOUS = "offsets have no holes, and batches do not overlap"
+    BELOW_WATERMARK = "readers get nothing above the high watermark"
+    READS_ARE_STABLE = "what a reader saw at an offset stays there, and stays the same"
+    BYTES_ARE_WHOLE = "what a reader gets has its checksum"
+    NOTHING_INVENTED = "what a reader gets was sent by a writer"
+    SYNCED_SURVIVES = "what a server believed to be durable is there after a power loss"
+    WRITERS_REMEMBERED = "a server forgets the sequence of a writer only with the log behind it"
+    ANSWERS_MAKE_SENSE = "errors are those that a client can expect at that point"
+    CATALOG_IS_TRUE = "what was created is there, what was dropped is not, ids are never used twice"
+    WRITERS_PROGRESS = "once faults end, every writer gets its batches acknowledged"
+    READERS_PROGRESS = "once faults end, every reader reaches the end of the log"
+    CLUSTER_RECOVERS = "once faults end, every server serves again"
+    NOTHING_LEAKS = "once clients have left, nothing waits for them, and dropped tables leave no files"
+
+
+class Violation(Exception):  # noqa: N818 - a finding, and no error of the simulator
+    """A promise was broken: *oracle* says which, the text says where, expected, got."""
+
+    def __init__(self, oracle: Oracle, text: str) -> None:
+        super().__init__(f"{oracle.name}: {text}")
+        self.oracle = oracle

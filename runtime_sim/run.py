@@ -1,0 +1,356 @@
+"""One run: a cluster and clients from the seed, faults from a plan, oracles all the way, and an end.
+
+First calm, then chaos, then calm again: the cluster must recover, writers and readers must get on, a fresh
+reader audits every log, clients leave, and nothing may be left behind. The result is a function of the
+seed, the plan and the code.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TextIO
+
+import attrs
+
+from flussd.runtime_sim.cluster import FIRST_CLIENT, Cluster, Shape
+from flussd.runtime_sim.draws import Stream
+from flussd.runtime_sim.faults import Faults
+from flussd.runtime_sim.network import Network
+from flussd.runtime_sim.oracles import ends
+from flussd.runtime_sim.oracles.catalog import CatalogTruth
+from flussd.runtime_sim.oracles.ledger import Ledgers
+from flussd.runtime_sim.oracles.violation import Oracle, Violation
+from flussd.runtime_sim.plan import CHAOS_MS, Fault, draw_plan
+from flussd.runtime_sim.story import Story
+from flussd.runtime_sim.watch import Watch
+from flussd.runtime_sim.workload.admin import DATABASE, Admin
+from flussd.runtime_sim.workload.client import Client
+from flussd.runtime_sim.workload.reader import Reader, ReaderConfig
+from flussd.runtime_sim.workload.writer import Writer, WriterConfig
+from flussd.runtime_sim.world import MS, SECOND, World
+
+READY_US: Final = 30 * SECOND
+RECOVERY_US: Final = 40 * SECOND
+"""From the last fault until every server serves again; sessions, sockets and pauses run out in 12 s."""
+
+PROGRESS_US: Final = 40 * SECOND
+LEAVING_US: Final = 13 * SECOND
+"""After this, the last half-open connection is noticed."""
+
+
+@attrs.frozen
+class Load:
+    """Who works in a run: (table, buckets) and the clients' configurations."""
+
+    buckets: tuple[int, ...]  # by table
+    writers: tuple[WriterConfig, ...]
+    readers: tuple[ReaderConfig, ...]
+
+    @classmethod
+    def drawn(cls, seed: int) -> Load:
+        """Draw the load of *seed*."""
+        draws = Stream.of(seed, "load")
+        return cls(
+            tuple(draws.between(1, 3) for _ in range(draws.choice((1, 1, 2)))),
+            tuple(_writer(Stream.of(seed, "writer", n)) for n in range(draws.between(1, 3))),
+            tuple(_reader(Stream.of(seed, "reader", n)) for n in range(draws.between(1, 2))),
+        )
+
+    @property
+    def clients(self) -> list[str]:
+        """The names of the client nodes that faults may hit."""
+        writers = [f"writer-{n}" for n in range(len(self.writers))]
+        return [*writers, *[f"reader-{n}" for n in range(len(self.readers))], "admin"]
+
+
+def _writer(draws: Stream) -> WriterConfig:
+    return WriterConfig(
+        acks=draws.choice((-1, -1, -1, -1, 1, 0)),
+        pause_ms=draws.choice((20, 60, 200)),
+        payload_bytes_max=draws.choice((30, 600, 3_000)),
+        records_max=draws.choice((1, 10)),
+        timeout_ms=draws.choice((500, 3_000)),
+        magic=draws.choice((0, 0, 1, 2)),
+        batches_per_request=draws.choice((1, 1, 1, 1)),
+    )
+
+
+def _reader(draws: Stream) -> ReaderConfig:
+    max_bytes = draws.choice((2_000, 100_000))
+    return ReaderConfig(
+        wait_ms=draws.choice((50, 500, 2_000)),
+        min_bytes=draws.choice((1, 1, max_bytes // 20)),
+        max_bytes=max_bytes,
+        bucket_bytes=draws.choice((1_000, 100_000)),
+        restart_ppm=draws.choice((0, 20_000)),
+    )
+
+
+@attrs.frozen
+class Result:
+    """How a run went."""
+
+    seed: int
+    plan: tuple[Fault, ...]
+    effective: tuple[str, ...]  # kinds of the faults that took effect
+    counts: dict[str, int]
+    event_count: int
+    sim_us: int
+    fingerprint: str
+    failed: str = ""  # the name of the oracle, or of what broke
+    text: str = ""
+    dump: str = ""
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether every promise was kept."""
+        return not self.failed
+
+    def verdict(self) -> str:
+        """Return the last line of a run."""
+        verdict = "ok" if self.is_ok else "FAILED"
+        seconds = f"{self.sim_us // SECOND}.{self.sim_us % SECOND // (100 * MS)}"
+        return (
+            f"seed={self.seed} verdict={verdict} events={self.event_count} "
+            f"sim_seconds={seconds} hash={self.fingerprint}"
+        )
+
+
+@attrs.define(eq=False)
+class Run:
+    """One run, set up by its seed; `go` once."""
+
+    seed: int
+    plan: Sequence[Fault] | None = None
+    story_out: TextIO | None = None
+    world: World = attrs.field(init=False)
+    cluster: Cluster = attrs.field(init=False)
+    load: Load = attrs.field(init=False)
+    ledgers: Ledgers = attrs.field(init=False)
+    watch: Watch = attrs.field(init=False)
+    faults: Faults = attrs.field(init=False)
+    admin: Admin = attrs.field(init=False)
+    truth: CatalogTruth = attrs.Factory(CatalogTruth)
+    clients: dict[str, Client] = attrs.Factory(dict)
+    writers: list[Writer] = attrs.Factory(list)
+    readers: list[Reader] = attrs.Factory(list)
+    tables: dict[str, int] = attrs.Factory(dict)  # name -> id
+    phase: str = "start"
+
+    def __attrs_post_init__(self) -> None:
+        seed = self.seed
+        self.world = World(seed, Story(self.story_out))
+        network = Network(self.world, seed)
+        self.cluster = Cluster(self.world, network, Shape.drawn(seed))
+        self.load = Load.drawn(seed)
+        self.ledgers = Ledgers(self.cluster.shape.durability)
+        self.watch = Watch(self.ledgers)
+        for name in self.load.clients:
+            self._add_client(name)
+        self.admin = Admin(self.clients["admin"], self.truth)
+        nodes = {node.name: node for node in self.cluster.nodes}
+        names = {name: node.number for name, node in nodes.items()}
+        names |= {name: client.node for name, client in self.clients.items()}
+        self.faults = Faults(self.world, network, nodes, names, self.watch.power_cut)
+        if self.plan is None:
+            self.plan = draw_plan(seed, list(nodes), self.load.clients)
+        for node in self.cluster.tablets:
+            self.watch.follow(node)
+
+    def _add_client(self, name: str) -> Client:
+        number = FIRST_CLIENT + len(self.clients)
+        draws = Stream.of(self.seed, "client", number)
+        self.clients[name] = Client(number, name, self.cluster.network, draws)
+        return self.clients[name]
+
+    @classmethod
+    def node_names(cls, seed: int) -> list[str]:
+        """Return the names that a plan for *seed* may use."""
+        shape, load = Shape.drawn(seed), Load.drawn(seed)
+        tablets = [f"tablet-{n}" for n in range(shape.tablet_count)]
+        return ["registry", "coordinator", *tablets, *load.clients]
+
+    # ---- running -------------------------------------------------------------------------------
+
+    def go(self) -> Result:
+        """Run to the end; what was broken is in the result."""
+        failed = text = dump = ""
+        try:
+            self._go()
+        except Violation as violation:
+            failed, text, dump = violation.oracle.name, str(violation), self._dump()
+        except Exception as error:  # noqa: BLE001 - whatever breaks in the code under test fails the run
+            failed, text = type(error).__name__, traceback.format_exc(limit=-8)
+            dump = self._dump()
+        effective = tuple(self.faults.effective[n].value for n in sorted(self.faults.effective))
+        fingerprint = self.world.fingerprint
+        assert self.plan is not None
+        return Result(
+            self.seed,
+            tuple(self.plan),
+            effective,
+            dict(self.world.counts),
+            fingerprint.count,
+            self.world.now_us,
+            fingerprint.hexdigest(),
+            failed,
+            text,
+            dump,
+        )
+
+    def _go(self) -> None:
+        self._begin_phase("calm")
+        self.cluster.start()
+        self._make_tables()
+        self._start_clients()
+        self._begin_phase("chaos")
+        assert self.plan is not None
+        self.faults.schedule(self.plan)
+        self.world.run_until(self.world.now_us + (CHAOS_MS[1] + 1_000) * MS)
+        self.faults.quiesce()
+        self._begin_phase("recovery")
+        self._await(Oracle.CLUSTER_RECOVERS, lambda: ends.sick(self.cluster), RECOVERY_US)
+        self._writers_finish()
+        self._readers_finish()
+        self._audit()
+        self._leave()
+
+    def _begin_phase(self, phase: str) -> None:
+        self.phase = phase
+        self.world.delivered(-1, phase)
+        self.world.story.line(self.world.now_us, "-", "phase", phase)
+
+    def _await(self, oracle: Oracle, why_not: Callable[[], str], limit_us: int) -> None:
+        """Run until *why_not* has nothing to say."""
+        if not self.world.run_while(lambda: bool(why_not()), self.world.now_us + limit_us):
+            raise Violation(oracle, f"after {limit_us // SECOND} s of calm: {why_not()}")
+
+    def _make_tables(self) -> None:
+        for n, buckets in enumerate(self.load.buckets):
+            name = f"table_{n}"
+
+            def made(table_id: int, name: str = name) -> None:
+                self.tables[name] = table_id
+
+            self.admin.make_table(name, buckets, made)
+
+        def missing() -> str:
+            names = [f"table_{n}" for n in range(len(self.load.buckets))]
+            waits = [name for name in names if name not in self.tables]
+            return f"tables {', '.join(waits)} are not there" if waits else ""
+
+        self._await(Oracle.CLUSTER_RECOVERS, missing, READY_US)
+
+    def _table(self, n: int) -> tuple[str, int, int]:
+        """Return name, id and buckets of the table that the *n*-th client uses."""
+        number = n % len(self.load.buckets)
+        name = f"table_{number}"
+        return name, self.tables[name], self.load.buckets[number]
+
+    def _start_clients(self) -> None:
+        for n, writer in enumerate(self.load.writers):
+            name, table_id, buckets = self._table(n)
+            client = self.clients[f"writer-{n}"]
+            path = (DATABASE, name)
+            self.writers.append(Writer(client, path, table_id, writer, self.ledgers, buckets))
+        for n, reader in enumerate(self.load.readers):
+            name, table_id, buckets = self._table(n)
+            client = self.clients[f"reader-{n}"]
+            path = (DATABASE, name)
+            self.readers.append(Reader(client, path, table_id, reader, self.ledgers, buckets))
+        for worker in (*self.writers, *self.readers, self.admin):
+            worker.start()
+
+    # ---- the end -------------------------------------------------------------------------------
+
+    def _writers_finish(self) -> None:
+        before = [writer.acked_count for writer in self.writers]
+
+        def stuck() -> str:
+            still = [
+                writer.client.name
+                for writer, count in zip(self.writers, before, strict=True)
+                if writer.acked_count == count
+            ]
+            return f"{', '.join(still)} got nothing acknowledged" if still else ""
+
+        self._await(Oracle.WRITERS_PROGRESS, stuck, PROGRESS_US)
+        for writer in self.writers:
+            writer.client.is_stopping = True
+
+        def unfinished() -> str:
+            still = [f"{writer.client.name} {writer.facts()}" for writer in self.writers if writer.has_open]
+            return f"not acknowledged: {', '.join(still)}" if still else ""
+
+        self._await(Oracle.WRITERS_PROGRESS, unfinished, PROGRESS_US)
+
+    def _end_of(self, table_id: int, bucket: int) -> int:
+        """Return the high watermark of a bucket, as its leader has it."""
+        key = (table_id, -1, bucket)
+        node = self.cluster.nodes[self.watch.homes[key]]
+        return int(node.machine.buckets.replicas[key].high_watermark)
+
+    def _behind(self, readers: Sequence[Reader]) -> str:
+        still = [
+            f"{reader.client.name}: bucket {cursor.bucket} at {cursor.offset} of {end}"
+            for reader in readers
+            for cursor in reader.cursors
+            if cursor.offset < (end := self._end_of(reader.table_id, cursor.bucket))
+        ]
+        return ", ".join(still)
+
+    def _readers_finish(self) -> None:
+        for reader in self.readers:
+            reader.config = attrs.evolve(reader.config, restart_ppm=0)
+        self._await(Oracle.READERS_PROGRESS, lambda: self._behind(self.readers), PROGRESS_US)
+
+    def _audit(self) -> None:
+        self._begin_phase("audit")
+        config = ReaderConfig(100, 1, 1 << 20, 1 << 20, 0)
+        audits = []
+        for n in range(len(self.load.buckets)):
+            name, table_id, buckets = self._table(n)
+            client = self._add_client(f"audit-{n}")
+            audits.append(
+                Reader(client, (DATABASE, name), table_id, config, self.ledgers, buckets, audits=True)
+            )
+            audits[-1].start()
+        self._await(Oracle.READERS_PROGRESS, lambda: self._behind(audits), PROGRESS_US)
+        for reader in audits:
+            for cursor in reader.cursors:
+                end_offset = self._end_of(reader.table_id, cursor.bucket)
+                cursor.ledger.audited(end_offset, cursor.seen or {})
+
+    def _leave(self) -> None:
+        self._begin_phase("leaving")
+        self.admin.client.is_stopping = True
+        self._await(
+            Oracle.WRITERS_PROGRESS, lambda: "the admin waits" if self.admin.is_busy else "", 60 * SECOND
+        )
+        listed: list[Any] = []
+        self.admin.list_tables(listed.append)
+        self._await(Oracle.CLUSTER_RECOVERS, lambda: "" if listed else "no list of tables", PROGRESS_US)
+        for client in self.clients.values():
+            client.leave()
+        self.world.run_until(self.world.now_us + LEAVING_US)
+        ends.leaks(self.cluster)
+        for node in self.cluster.nodes:
+            node.machine.check_all()
+            self.world.delivered(node.number, node.machine.digest())
+
+    def _dump(self) -> str:
+        """Return what is known of the servers and of who worked with them."""
+        lines = [f"phase {self.phase}, {self.world.now_us // MS} ms, {self.cluster.shape}"]
+        for node in self.cluster.nodes:
+            lines.append(
+                f"---- {node.name}: {'up' if node.is_up else 'down'}, process {node.process_count}"
+            )
+            if node.process is None:
+                continue
+            if hasattr(node.machine, "buckets"):
+                lines += [f"  {replica.facts()}" for replica in node.machine.buckets.replicas.values()]
+            lines += [f"  {line[:300]}" for line in node.process.driver.ring.lines()[-25:]]
+        lines += [f"---- {writer.client.name}: {writer.facts()}" for writer in self.writers]
+        lines += [f"---- {reader.client.name}: {reader.facts()}" for reader in self.readers]
+        return "\n".join(lines)

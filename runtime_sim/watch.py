@@ -1,0 +1,68 @@
+"""Tells the ledgers what happens to servers: recoveries, ends of processes, power cuts.
+
+Looks into tablet servers from outside, after each delivery; changes nothing, and schedules nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from flussd.core.replica.events import BucketKey
+from flussd.core.replica.stored import Role
+from flussd.runtime_sim.nodes import Node
+from flussd.runtime_sim.oracles.ledger import Ledgers
+from flussd.runtime_sim.processes import Process
+
+
+@attrs.define(eq=False)
+class Watch:
+    """What was seen of the replicas of all tablet servers."""
+
+    ledgers: Ledgers
+    logs: dict[tuple[int, BucketKey], Any] = attrs.Factory(dict)  # (node, bucket) -> its Log, once known
+    homes: dict[BucketKey, int] = attrs.Factory(dict)  # bucket -> node
+
+    def follow(self, node: Node) -> None:
+        """Watch a tablet server from now on."""
+        node.on_delivered = self._delivered
+        node.on_ended = self._ended
+
+    def _delivered(self, node: Node) -> None:
+        for key, replica in node.machine.buckets.replicas.items():
+            if replica.role is Role.RECOVERING or replica.role is Role.TROUBLED:
+                continue
+            if self.logs.get((node.number, key)) is not replica.log:
+                # Every recovery builds a log of its own.
+                self.logs[node.number, key] = replica.log
+                self.homes[key] = node.number
+                self._recovered(node, key, replica)
+
+    def _recovered(self, node: Node, key: BucketKey, replica: Any) -> None:
+        world = node.world
+        world.count("recoveries")
+        if replica.last_cut is not None:
+            world.count("recovery cuts")
+            text = f"bucket {key}: {replica.last_cut.why}, {replica.last_cut.bytes_count} bytes"
+            world.story.line(world.now_us, node.name, "cut", text)
+        ledger = self.ledgers.by_key.get(key)
+        if ledger is not None:
+            lost = ledger.end_offset - replica.log.end_offset
+            if lost > 0:
+                world.count("known records lost, as allowed", lost)
+            ledger.recovered(replica.log.end_offset)
+
+    def _ended(self, node: Node, process: Process) -> None:
+        machine: Any = process.driver.machine
+        for key, replica in machine.buckets.replicas.items():
+            ledger = self.ledgers.by_key.get(key)
+            known = self.logs.pop((node.number, key), None)
+            if ledger is not None and known is replica.log:
+                ledger.ended(replica.durable.end[0])
+
+    def power_cut(self, node: Node) -> None:
+        """A host loses power now."""
+        for key, ledger in self.ledgers.by_key.items():
+            if self.homes.get(key) == node.number:
+                ledger.power_lost = True

@@ -1,0 +1,208 @@
+"""A reader: follows all buckets of a table by long polls, and tells the ledgers all it sees.
+
+Whole batches, in order, without a gap: what a fetch returns must continue what came before. A reader may
+begin again at the start, to see that history is still the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+
+from flussd.core.records.batch import BatchHead, crc_is_right, read_head
+from flussd.core.wire import messages
+from flussd.core.wire.apis import ApiKey
+from flussd.core.wire.errors import ErrorCode
+from flussd.runtime_sim.oracles.ledger import Ledger, Ledgers
+from flussd.runtime_sim.oracles.violation import Oracle, Violation
+from flussd.runtime_sim.workload.batches import identity_of
+from flussd.runtime_sim.workload.client import Answer, Client, TablePath
+
+EARLIEST: Final = -2
+
+RETRIABLE: Final = frozenset(
+    {
+        ErrorCode.LOG_STORAGE_EXCEPTION,
+        ErrorCode.NOT_LEADER_OR_FOLLOWER,
+        ErrorCode.UNKNOWN_TABLE_OR_BUCKET_EXCEPTION,
+        ErrorCode.LEADER_NOT_AVAILABLE_EXCEPTION,
+    }
+)
+
+
+@attrs.frozen
+class ReaderConfig:
+    """How one reader reads; drawn from the seed."""
+
+    wait_ms: int
+    min_bytes: int
+    max_bytes: int
+    bucket_bytes: int
+    restart_ppm: int  # chance to begin again, at each answer
+
+
+@attrs.define(eq=False)
+class Cursor:
+    """Where a reader is in one bucket."""
+
+    bucket: int
+    ledger: Ledger
+    offset: int = 0
+    generation: int = 0  # of the ledger, when the offset was reached
+    is_fresh: bool = True  # asks for the earliest offset
+    batch_count: int = 0
+    seen: dict[int, BatchHead] | None = None  # by offset, of a reader that audits
+
+
+@attrs.define(eq=False)
+class Reader:
+    """One reader of one table."""
+
+    client: Client
+    path: TablePath
+    table_id: int
+    config: ReaderConfig
+    ledgers: Ledgers
+    buckets: int
+    audits: bool = False
+    cursors: list[Cursor] = attrs.field(init=False)
+    is_learning: bool = False
+    busy: dict[str, None] = attrs.Factory(dict)  # addresses with a fetch in flight
+
+    def __attrs_post_init__(self) -> None:
+        self.cursors = [
+            Cursor(bucket, self.ledgers.of((self.table_id, -1, bucket)), seen={} if self.audits else None)
+            for bucket in range(self.buckets)
+        ]
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._learn()
+
+    def _fetch_all(self) -> None:
+        if self.client.is_stopping:
+            return
+        by_address: dict[str, list[Cursor]] = {}
+        for cursor in self.cursors:
+            address = self.client.leader_of(self.path, cursor.bucket)
+            if address is None:
+                self._learn()
+            else:
+                by_address.setdefault(address, []).append(cursor)
+        for address, cursors in by_address.items():
+            if address not in self.busy:
+                self._fetch(address, cursors)
+
+    def _fetch(self, address: str, cursors: list[Cursor]) -> None:
+        config = self.config
+        self.busy[address] = None
+        first = self.client.draws.below(len(cursors))  # else a small answer would starve the last ones
+        cursors = cursors[first:] + cursors[:first]
+        request = messages.FetchLogRequest(
+            follower_server_id=-1,
+            max_bytes=config.max_bytes,
+            min_bytes=config.min_bytes,
+            max_wait_ms=config.wait_ms,
+        )
+        table = request.tables_req.add(table_id=self.table_id, projection_pushdown_enabled=False)
+        for cursor in cursors:
+            offset = EARLIEST if cursor.is_fresh else cursor.offset
+            table.buckets_req.add(
+                bucket_id=cursor.bucket, fetch_offset=offset, max_fetch_bytes=config.bucket_bytes
+            )
+        asked = [(cursor, cursor.ledger.generation, cursor.offset) for cursor in cursors]
+
+        def answered(answer: Answer) -> None:
+            del self.busy[address]
+            self._answered(asked, answer)
+
+        self.client.ask(address, ApiKey.FETCH_LOG, request, answered)
+
+    def _answered(self, asked: list[tuple[Cursor, int, int]], answer: Answer) -> None:
+        if answer.message is None:
+            if not answer.is_lost:
+                text = f"{self.client.name}: a fetch got {answer.code}: {answer.text}"
+                raise Violation(Oracle.ANSWERS_MAKE_SENSE, text)
+            self._learn()
+            return
+        (table,) = answer.message.tables_resp
+        failed = False
+        for (cursor, generation, offset), bucket in zip(asked, table.buckets_resp, strict=True):
+            if cursor.offset == offset:  # else it began again meanwhile
+                failed |= self._took(cursor, generation, bucket)
+        if self.client.draws.chance(self.config.restart_ppm):
+            self._restart()
+        if failed:
+            self._learn()
+        else:
+            self.client.later(0, 3, self._fetch_all)
+
+    def _restart(self) -> None:
+        """Begin again with one bucket: history must be the same."""
+        self._begin_again(self.client.draws.choice(self.cursors))
+        self.client.world.count("readers begun again")
+
+    @staticmethod
+    def _begin_again(cursor: Cursor) -> None:
+        cursor.offset, cursor.is_fresh, cursor.generation = 0, True, cursor.ledger.generation
+
+    def _took(self, cursor: Cursor, generation: int, bucket: Any) -> bool:
+        """Take the answer of one bucket in; return whether to look for its leader again."""
+        if bucket.error_code == ErrorCode.LOG_OFFSET_OUT_OF_RANGE_EXCEPTION:
+            if not cursor.ledger.may_have_been_cut(cursor.generation):
+                text = f"{self.client.name}: offset {cursor.offset} of bucket {cursor.bucket}: "
+                raise Violation(Oracle.READS_ARE_STABLE, text + bucket.error_message)
+            self._begin_again(cursor)
+            return False
+        if bucket.error_code:
+            if bucket.error_code not in RETRIABLE:
+                text = f"{self.client.name}: a bucket got {bucket.error_code}: {bucket.error_message}"
+                raise Violation(Oracle.ANSWERS_MAKE_SENSE, text)
+            return True
+        cursor.is_fresh = False
+        self._records(cursor, generation, memoryview(bucket.records), bucket.high_watermark)
+        return False
+
+    def _records(self, cursor: Cursor, generation: int, view: memoryview, high_watermark: int) -> None:
+        at = 0
+        while at < len(view):
+            head = read_head(view, at)
+            where = f"{self.client.name}: bucket {cursor.bucket} at {cursor.offset}"
+            if head is None or at + head.size_bytes > len(view) or not crc_is_right(view, head):
+                raise Violation(Oracle.BYTES_ARE_WHOLE, f"{where}: not a whole batch: {head}")
+            if head.base_offset != cursor.offset:
+                if cursor.ledger.may_have_been_cut(cursor.generation):
+                    self._begin_again(cursor)
+                    return
+                skipped = head.base_offset <= cursor.offset <= head.base_offset + head.last_offset_delta
+                raise Violation(Oracle.CONTIGUOUS, f"{where}: got {head.base_offset}, within it: {skipped}")
+            identity = identity_of(view, head)
+            if identity is None:
+                raise Violation(Oracle.NOTHING_INVENTED, f"{where}: nobody wrote this: {head}")
+            cursor.ledger.read(head, identity, generation, high_watermark)
+            if cursor.seen is not None:
+                cursor.seen[head.base_offset] = head
+            cursor.offset += head.last_offset_delta + 1
+            cursor.generation = generation
+            cursor.batch_count += 1
+            self.client.world.count("batches read")
+            at += head.size_bytes
+
+    def _learn(self) -> None:
+        if self.is_learning or self.client.is_stopping:
+            return
+        self.is_learning = True
+        self.client.learn(self.path, self._learned)
+
+    def _learned(self, worked: bool) -> None:  # noqa: FBT001
+        delay = (5, 60) if worked else (50, 300)
+        self.client.later(*delay, self._go_on)
+
+    def _go_on(self) -> None:
+        self.is_learning = False
+        self._fetch_all()
+
+    def facts(self) -> dict[str, Any]:
+        """Return the state in a few words, for a dump."""
+        return {"cursors": [[c.bucket, c.offset, c.batch_count] for c in self.cursors]}
