@@ -16,7 +16,7 @@ import attrs
 from flussd.core.files import DiskError
 from flussd.core.ports import Buffers, Done, ListDone, ReadDone
 from flussd.runtime_sim.draws import Stream
-from flussd.runtime_sim.media import Media
+from flussd.runtime_sim.media import Media, folder_of
 from flussd.runtime_sim.world import MS, World
 
 LATENCY_US: Final = {
@@ -74,21 +74,24 @@ class HostDisk:
             self._hit("slow_disk")
         at_us = self.world.now_us + latency_us
         for path in operation.paths:
-            at_us = max(at_us, self._last_on(path) + 1)
+            at_us = max(at_us, self._last_on(path, operation.kind) + 1)
         for path in operation.paths:
             self._busy_until_us[path] = at_us
         self._number += 1
         self.under_way[self._number] = operation
         self.world.at(at_us, self._take_effect, self._number)
 
-    def _last_on(self, path: str) -> int:
+    def _last_on(self, path: str, kind: str) -> int:
         """Return when the last operation on *path*, what is below it or above it, takes effect."""
-        last = self._busy_until_us.get(path, 0)
-        for other, at_us in self._busy_until_us.items():
-            if at_us > last and (
-                path == "" or other.startswith(path + "/") or path.startswith(other + "/")
-            ):
-                last = at_us
+        busy = self._busy_until_us
+        last = busy.get(path, 0)
+        above = path
+        while above:  # as deep as the path is
+            above = folder_of(above)
+            last = max(last, busy.get(above, 0))
+        if kind in {"list", "remove"}:  # the only ones whose path may be a folder
+            prefix = path + "/" if path else ""
+            last = max([last, *[at_us for other, at_us in busy.items() if other.startswith(prefix)]])
         return last
 
     def _take_effect(self, number: int) -> None:

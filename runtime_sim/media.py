@@ -159,6 +159,12 @@ class Media:
 
     def remove(self, path: str) -> None:
         """Remove a file, or a folder with all in it, from the leaves up."""
+        if path in self.files:
+            del self.files[path]
+            self._changed(folder_of(path), (path, None))
+            return
+        if path not in self.folders:
+            return
         for file in self.below(path):
             del self.files[file]
             self._changed(folder_of(file), (file, None))

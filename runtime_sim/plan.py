@@ -178,20 +178,37 @@ def to_toml(seed: int, plan: Sequence[Fault]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def from_toml(text: str, names: Sequence[str]) -> tuple[int | None, tuple[Fault, ...]]:
-    """Read a plan's file: its seed, if it tells one, and its faults.
+def seed_of(text: str) -> int:
+    """Return the seed that a plan's file tells.
+
+    Raises:
+        PlanError: it tells none.
+    """
+    seed = _parsed(text).get("seed")
+    if not isinstance(seed, int) or seed < 0:
+        raise PlanError(f"expected `seed = NUMBER`, got {seed!r}")
+    return seed
+
+
+def from_toml(text: str, names: Sequence[str]) -> tuple[Fault, ...]:
+    """Read the faults of a plan's file.
 
     Raises:
         PlanError: the text is not a plan for nodes of these *names*.
     """
+    told = _parsed(text)
+    unknown = sorted(set(told) - {"seed", "fault"})
+    entries = told.get("fault", [])
+    if unknown or not isinstance(entries, list):
+        raise PlanError(f"expected `seed = NUMBER` and [[fault]] tables, got {', '.join(sorted(told))}")
+    return tuple(_fault(n, entry, names) for n, entry in enumerate(entries, 1))
+
+
+def _parsed(text: str) -> dict[str, Any]:
     try:
-        told = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"not TOML: {error}") from None
-    seed, entries = told.get("seed"), told.get("fault", [])
-    if not (seed is None or isinstance(seed, int)) or not isinstance(entries, list):
-        raise PlanError("expected `seed = NUMBER` and [[fault]] tables")
-    return seed, tuple(_fault(n, entry, names) for n, entry in enumerate(entries, 1))
 
 
 def _fault(n: int, entry: Any, names: Sequence[str]) -> Fault:

@@ -67,7 +67,7 @@ class Load:
 def _writer(draws: Stream) -> WriterConfig:
     return WriterConfig(
         acks=draws.choice((-1, -1, -1, -1, 1, 0)),
-        pause_ms=draws.choice((20, 60, 200)),
+        pause_ms=draws.choice((40, 120, 300)),
         payload_bytes_max=draws.choice((30, 600, 3_000)),
         records_max=draws.choice((1, 10)),
         timeout_ms=draws.choice((500, 3_000)),
@@ -79,6 +79,7 @@ def _writer(draws: Stream) -> WriterConfig:
 def _reader(draws: Stream) -> ReaderConfig:
     max_bytes = draws.choice((2_000, 100_000))
     return ReaderConfig(
+        pause_ms=draws.choice((2, 20, 60)),
         wait_ms=draws.choice((50, 500, 2_000)),
         min_bytes=draws.choice((1, 1, max_bytes // 20)),
         max_bytes=max_bytes,
@@ -163,6 +164,12 @@ class Run:
         draws = Stream.of(self.seed, "client", number)
         self.clients[name] = Client(number, name, self.cluster.network, draws)
         return self.clients[name]
+
+    @property
+    def faults_planned(self) -> tuple[Fault, ...]:
+        """The plan, drawn or given."""
+        assert self.plan is not None
+        return tuple(self.plan)
 
     @classmethod
     def node_names(cls, seed: int) -> list[str]:
@@ -249,18 +256,21 @@ class Run:
         return name, self.tables[name], self.load.buckets[number]
 
     def _start_clients(self) -> None:
-        for n, writer in enumerate(self.load.writers):
+        for n, config in enumerate(self.load.writers):
             name, table_id, buckets = self._table(n)
             client = self.clients[f"writer-{n}"]
             path = (DATABASE, name)
-            self.writers.append(Writer(client, path, table_id, writer, self.ledgers, buckets))
-        for n, reader in enumerate(self.load.readers):
+            self.writers.append(Writer(client, path, table_id, config, self.ledgers, buckets))
+        for n, reading in enumerate(self.load.readers):
             name, table_id, buckets = self._table(n)
             client = self.clients[f"reader-{n}"]
             path = (DATABASE, name)
-            self.readers.append(Reader(client, path, table_id, reader, self.ledgers, buckets))
-        for worker in (*self.writers, *self.readers, self.admin):
-            worker.start()
+            self.readers.append(Reader(client, path, table_id, reading, self.ledgers, buckets))
+        for writer in self.writers:
+            writer.start()
+        for reader in self.readers:
+            reader.start()
+        self.admin.start()
 
     # ---- the end -------------------------------------------------------------------------------
 
@@ -307,7 +317,7 @@ class Run:
 
     def _audit(self) -> None:
         self._begin_phase("audit")
-        config = ReaderConfig(100, 1, 1 << 20, 1 << 20, 0)
+        config = ReaderConfig(1, 100, 1, 1 << 20, 1 << 20, 0)
         audits = []
         for n in range(len(self.load.buckets)):
             name, table_id, buckets = self._table(n)

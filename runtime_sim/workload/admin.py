@@ -1,4 +1,4 @@
-"""An admin: makes the tables of the run, then creates and drops others, writes to them, and asks about them.
+"""An admin: makes the tables of the run, creates and drops others, writes to them, asks about them.
 
 Each name is created once at most, so that an id tells a creation. Ambiguous ends are kept as such.
 """

@@ -14,10 +14,10 @@ _MAGIC: Final = b"FSIM"
 
 
 class Identity(NamedTuple):
-    """Which batch it is: the *count*-th that client *client* wrote to its bucket."""
+    """Which batch it is: the *number*-th that client *client* wrote to its bucket."""
 
     client: int
-    count: int
+    number: int
 
 
 @attrs.define(eq=False)
@@ -64,5 +64,5 @@ def identity_of(view: memoryview, head: BatchHead) -> Identity | None:
     at = head.position + HEAD_BYTES[head.magic]
     if at + _MARK.size > head.position + head.size_bytes:
         return None
-    magic, client, count = _MARK.unpack_from(view, at)
-    return Identity(client, count) if magic == _MAGIC else None
+    magic, client, number = _MARK.unpack_from(view, at)
+    return Identity(client, number) if magic == _MAGIC else None

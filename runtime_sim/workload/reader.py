@@ -35,6 +35,7 @@ RETRIABLE: Final = frozenset(
 class ReaderConfig:
     """How one reader reads; drawn from the seed."""
 
+    pause_ms: int
     wait_ms: int
     min_bytes: int
     max_bytes: int
@@ -136,7 +137,7 @@ class Reader:
         if failed:
             self._learn()
         else:
-            self.client.later(0, 3, self._fetch_all)
+            self.client.later(0, self.config.pause_ms, self._fetch_all)
 
     def _restart(self) -> None:
         """Begin again with one bucket: history must be the same."""

@@ -1,0 +1,158 @@
+"""Broken versions of the core, by name: what the oracles must catch, or they are worth nothing.
+
+Each mutant replaces one function of the core while it is applied, and breaks one promise. It must be put
+back by leaving the context, so that one process can run several. `detected_by` names the oracles that may
+find it; a plain assertion of the core does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import attrs
+
+from flussd.core.catalog.catalog import Catalog
+from flussd.core.log import recovery
+from flussd.core.log.recovery import Recovery
+from flussd.core.log.writers import Verdict, Writers
+from flussd.core.replica.flights import NO_TICKET
+from flussd.core.replica.replica import Replica
+from flussd.core.storage import Files
+from flussd.core.tablet import fetch
+from flussd.core.tablet.buckets import Buckets
+from flussd.runtime_sim.oracles.violation import Oracle
+
+
+@attrs.frozen
+class Mutant:
+    """*make* gets the original of `owner.name`, and returns what takes its place."""
+
+    text: str
+    owner: Any
+    name: str
+    make: Callable[[Any], Any]
+    detected_by: tuple[Oracle, ...]
+
+
+def _no_crc(_: Any) -> Any:
+    return lambda _view, _head: True
+
+
+def _ack_first(original: Any) -> Any:
+    def write(self: Any, event: Any, timestamp_ms: int, undo: Any) -> None:
+        self._answer(event.ticket, self.log.end_offset)
+        original(self, attrs.evolve(event, ticket=NO_TICKET), timestamp_ms, undo)
+
+    return write
+
+
+def _no_duplicates(original: Any) -> Any:
+    def judge(self: Any, writer_id: int, sequence: int) -> Any:
+        verdict, batch = original(self, writer_id, sequence)
+        return (Verdict.NEXT, None) if verdict is Verdict.DUPLICATE else (verdict, batch)
+
+    return judge
+
+
+def _no_writers(original: Any) -> Any:
+    def take(self: Any, head: Any) -> None:
+        original(self, head)
+        self.writers.states.pop(head.writer_id, None)
+
+    return take
+
+
+def _no_sync(_: Any) -> Any:
+    return lambda _self, _file, done: done(None)
+
+
+def _whole_segment(_: Any) -> Any:
+    return lambda _replica, segment: segment.size_bytes
+
+
+def _no_erasing(_: Any) -> Any:
+    def erase(self: Any, key: Any) -> None:
+        self.replicas.pop(key, None)
+        epoch = self.dropping.pop(key, None)
+        if epoch is None:
+            return
+        self.server.reports.deleted(key, epoch)
+
+    return erase
+
+
+def _unsorted(_: Any) -> Any:
+    # The order of a set of texts depends on PYTHONHASHSEED: that is what must be seen.
+    return lambda self, database: list(set(self.names.get(database, ())))
+
+
+MUTANTS: Final = {
+    "no_crc_on_recovery": Mutant(
+        "recovery believes a batch whose checksum is wrong",
+        recovery,
+        "crc_is_right",
+        _no_crc,
+        (Oracle.BYTES_ARE_WHOLE, Oracle.ANSWERS_MAKE_SENSE, Oracle.NOTHING_INVENTED),
+    ),
+    "ack_before_append": Mutant(
+        "a batch is acknowledged before it is written",
+        Replica,
+        "_write",
+        _ack_first,
+        (Oracle.ACKED_SURVIVES, Oracle.READS_ARE_STABLE, Oracle.WRITERS_REMEMBERED),
+    ),
+    "reuse_writer_sequence": Mutant(
+        "a batch that is there already is appended again",
+        Writers,
+        "judge",
+        _no_duplicates,
+        (Oracle.EXACTLY_ONCE, Oracle.IN_ORDER),
+    ),
+    "forget_writers_on_recovery": Mutant(
+        "a restarted server does not know the writers of what it scanned",
+        Recovery,
+        "_take",
+        _no_writers,
+        (Oracle.WRITERS_REMEMBERED, Oracle.EXACTLY_ONCE),
+    ),
+    "sync_lies": Mutant(
+        "a sync is confirmed and not done",
+        Files,
+        "_sync_all",
+        _no_sync,
+        (Oracle.ACKED_SURVIVES, Oracle.SYNCED_SURVIVES, Oracle.READS_ARE_STABLE, Oracle.CATALOG_IS_TRUE),
+    ),
+    "read_uncommitted": Mutant(
+        "readers get what lies above the high watermark",
+        fetch,
+        "end_in",
+        _whole_segment,
+        (Oracle.BELOW_WATERMARK, Oracle.READS_ARE_STABLE),
+    ),
+    "drop_leaves_files": Mutant(
+        "the files of a dropped table stay",
+        Buckets,
+        "_erase_if_idle",
+        _no_erasing,
+        (Oracle.NOTHING_LEAKS,),
+    ),
+    "set_order": Mutant("a list has the order of a set", Catalog, "table_names", _unsorted, ()),
+}
+"""By name; `set_order` breaks no promise but that of the hash."""
+
+
+@contextmanager
+def applied(name: str | None) -> Iterator[None]:
+    """Break the core by mutant *name* for a while; None: leave it whole."""
+    if name is None:
+        yield
+        return
+    mutant = MUTANTS[name]
+    original = getattr(mutant.owner, mutant.name)
+    setattr(mutant.owner, mutant.name, mutant.make(original))
+    try:
+        yield
+    finally:
+        setattr(mutant.owner, mutant.name, original)
