@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from flussd.core.coordinator.coordinator import Coordinator
+from flussd.core.coordinator.coordinator import Role as Office
+from flussd.core.registry.registry import Phase, RegistryMachine
 from flussd.core.replica.replica import Replica
 from flussd.core.replica.stored import Role
 
@@ -27,7 +30,9 @@ def _print(title, table, columns):
 
 
 def _printed():
-    return _print("Replica: event by role", Replica.TABLE, [role.name for role in Role])
+    printed = _print("Replica: event by role", Replica.TABLE, [role.name for role in Role])
+    printed += _print("Coordinator: event by role", Coordinator.TABLE, [role.name for role in Office])
+    return printed + _print("Registry: event by phase", RegistryMachine.TABLE, [phase.name for phase in Phase])
 
 
 def test_the_page_shows_the_tables_of_the_code():
