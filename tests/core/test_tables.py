@@ -32,7 +32,8 @@ def _print(title, table, columns):
 def _printed():
     printed = _print("Replica: event by role", Replica.TABLE, [role.name for role in Role])
     printed += _print("Coordinator: event by role", Coordinator.TABLE, [role.name for role in Office])
-    return printed + _print("Registry: event by phase", RegistryMachine.TABLE, [phase.name for phase in Phase])
+    printed += _print("Registry: event by phase", RegistryMachine.TABLE, [phase.name for phase in Phase])
+    return printed
 
 
 def test_the_page_shows_the_tables_of_the_code():
