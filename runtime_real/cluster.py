@@ -218,7 +218,7 @@ class LocalCluster:
 
     def _announced(self, node: Node, effect: Announce | Stopped | Fatal) -> None:
         if isinstance(effect, Fatal):
-            self.failure = NodeFailed(f"{node.name}: {effect.text}")
+            self.failure = NodeFailed(f"{node.name}: {effect.text.removeprefix(node.name + ': ')}")
             self.hub.stop()
         elif isinstance(effect, Stopped):
             self._stopped(node)
