@@ -18,7 +18,7 @@ EPOCH_MS = 1_750_000_000_000
 _MILLION = 1_000_000
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class HostClock:
     """What a host's processes read; *drift_ppm* is how much faster it runs than the world."""
 
@@ -52,7 +52,7 @@ class HostClock:
         return self.since_us + -(-wanted // (_MILLION + self.drift_ppm))
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class ProcessClock:
     """The clock port of one process: the host's clocks, and the one alarm."""
 

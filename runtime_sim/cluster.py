@@ -60,7 +60,7 @@ class Shape:
         )
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Cluster:
     """The servers of one run."""
 

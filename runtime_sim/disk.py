@@ -39,7 +39,7 @@ class Fate(enum.Enum):
     TORN = "in part: the process died meanwhile"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Operation:
     """One operation on its way; *do* makes it take effect, torn or whole, and returns its result."""
 
@@ -49,7 +49,7 @@ class Operation:
     done: Callable[..., None]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class HostDisk:
     """The disk of one host, and the faults that it has at the moment."""
 
@@ -136,7 +136,7 @@ class HostDisk:
         return self.media.cut_power()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class ProcessDisk:
     """The disk port of one process."""
 

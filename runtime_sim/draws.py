@@ -39,7 +39,7 @@ def key_of(seed: int, name: str, *ids: int) -> int:
     return state
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Stream:
     """The draws of one kind for one entity, in the order in which it makes them."""
 

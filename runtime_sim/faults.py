@@ -18,7 +18,7 @@ from flussd.runtime_sim.plan import Fault, FaultKind
 from flussd.runtime_sim.world import MS, World
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Faults:
     """The faults of one run; *names* numbers every node, clients included."""
 
@@ -33,7 +33,8 @@ class Faults:
     def schedule(self, plan: Sequence[Fault]) -> None:
         """Let the faults of *plan* happen from now on."""
         for n, fault in enumerate(plan):
-            self.world.after(fault.at_ms * MS, self._begin, n, fault)
+            at_us = self.world.now_us + fault.at_ms * MS
+            self.world.planned(at_us, n, self._begin, n, fault)
 
     def quiesce(self) -> None:
         """End everything that lasts: from now on nothing goes wrong any more."""

@@ -23,7 +23,7 @@ class NotCanonicalError(TypeError):
     """Something was delivered that has no canonical form."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Fingerprint:
     """The hash of a run, event by event."""
 

@@ -21,7 +21,7 @@ GC_THRESHOLD = 100_000
 """Allocations between two collections: runs make few cycles, and end soon."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Tally:
     """How a range went so far."""
 

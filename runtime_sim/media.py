@@ -27,7 +27,7 @@ class Mood(enum.Enum):
     PIECES = "any pieces are left"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Inode:
     """One file: *content* is what is read; *pending* was done since the last sync, in order."""
 
@@ -118,7 +118,7 @@ class NameChange:
     entries: tuple[tuple[str, Inode | bool | None], ...]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Media:
     """Names and files; paths are relative, with `/`; folders come and go with what is in them."""
 

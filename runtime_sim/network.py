@@ -55,7 +55,7 @@ class Cut(enum.Enum):
     HOLD = "all waits until it is over"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Partition:
     """Nodes of *side* and all others do not reach each other."""
 
@@ -68,7 +68,7 @@ class Partition:
         return (one in self.side) != (other in self.side)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Connection:
     """Two ends, and whether anything still passes between them."""
 
@@ -79,7 +79,7 @@ class Connection:
     ends: list[End] = attrs.Factory(list)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class End:
     """One end; *backlog* arrived and was not taken, because of a pause or a partition."""
 
@@ -193,7 +193,7 @@ def _pieces(payload: bytes, draws: Stream) -> list[bytes]:
     return [payload[a:b] for a, b in itertools.pairwise(edges) if a < b]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Network:
     """All connections of a world; *slow_us* is added to every latency."""
 

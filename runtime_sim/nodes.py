@@ -27,7 +27,7 @@ AFTER_FATAL_US: Final = (200 * MS, 2_000 * MS)
 """Pause of a supervisor before it starts a process again that gave up by itself."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Door:
     """A listener of a server: for clients, or for the servers of the cluster."""
 
@@ -39,7 +39,7 @@ class Door:
         self.port.accept(end, internal=self.internal)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Node:
     """One node; *make* builds the machine of each of its processes, *edge* is None for the registry."""
 

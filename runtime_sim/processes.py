@@ -27,7 +27,7 @@ class ProcessDied(Exception):  # noqa: N818 - a fact, as events are
     """The process is to end before this effect is started."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class SimDriver(Driver):
     """The shared driver, watched: every delivery is hashed and checked, every effect may be the last."""
 
@@ -58,7 +58,7 @@ class SimDriver(Driver):
         super().perform(effect)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Process:
     """One run of one node; it never comes back once it is dead."""
 
@@ -120,7 +120,7 @@ class Process:
             self.on_death()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class ProcessNetwork:
     """The network port of one process."""
 
@@ -195,7 +195,7 @@ class ProcessNetwork:
             held.end.resume()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Unconnected:
     """The receiver of a connection that is being opened; nothing arrives before it is open."""
 
@@ -207,7 +207,7 @@ class Unconnected:
         """It broke before it was open: whoever asked gets None."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class ServerEnd:
     """The receiver of one connection of a server: from bytes to frames."""
 

@@ -41,7 +41,7 @@ class Pong:
     """The answer to a sign of life."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class RegistryLink:
     """The registry port of one process, and the receiver of its end of the connection."""
 
@@ -167,7 +167,7 @@ class RegistryLink:
         self.process.post(event)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class RegistryDoor:
     """The registry's side: accepts links, and carries what its machine says (its sessions port)."""
 
@@ -200,7 +200,7 @@ class RegistryDoor:
         self._tell(link, r.FireWatch(link, path, changed))
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Doorway:
     """The receiver of one link at the registry."""
 

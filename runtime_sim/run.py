@@ -118,7 +118,7 @@ class Result:
         )
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Run:
     """One run, set up by its seed; `go` once."""
 

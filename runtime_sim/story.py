@@ -17,7 +17,7 @@ TEXT_MAX: Final = 300
 BYTES_SHOWN_MAX: Final = 24
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Story:
     """Where the lines go; *out* is None when nobody reads."""
 

@@ -16,7 +16,7 @@ from flussd.runtime_sim.oracles.ledger import Ledgers
 from flussd.runtime_sim.processes import Process
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Watch:
     """What was seen of the replicas of all tablet servers."""
 

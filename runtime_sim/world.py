@@ -25,7 +25,7 @@ class OutOfTime(Exception):  # noqa: N818 - a fact, as events are
     """More entries were run than any healthy run needs: something goes round in circles."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class World:
     """The loop of one run; everything else hangs on it."""
 
@@ -49,6 +49,13 @@ class World:
         tie = mixed(self._tie_key, self._sequence)
         entry = (max(at_us, self.now_us), tie, self._sequence, call, arguments)
         heapq.heappush(self._heap, entry)
+
+    def planned(self, at_us: int, n: int, call: Callable[..., None], *arguments: Any) -> None:
+        """Call *call* at *at_us*, before all else of that moment; *n* orders those of one moment.
+
+        Leaves no trace in the order of anything else: a plan without it is the same up to then.
+        """
+        heapq.heappush(self._heap, (at_us, -1, n, call, arguments))
 
     def after(self, delay_us: int, call: Callable[..., None], *arguments: Any) -> None:
         """Call *call* in *delay_us*."""

@@ -21,7 +21,7 @@ class Presence(enum.Enum):
     MAYBE = "nobody knows"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class CatalogTruth:
     """Names of tables, and the ids that were seen."""
 

@@ -20,7 +20,7 @@ from flussd.runtime_sim.workload.batches import Identity, SentBatch
 Place: TypeAlias = tuple[int, int]  # offsets [start, end)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Entry:
     """A batch known to be in the log."""
 
@@ -33,7 +33,7 @@ class Entry:
     was_read: bool = False
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Ledger:
     """One bucket; *generation* grows whenever the log may have lost what nobody was promised."""
 
@@ -173,7 +173,7 @@ class Ledger:
         sequences[head.writer_id] = expected
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Ledgers:
     """The ledgers of all buckets that are written to and were not dropped."""
 

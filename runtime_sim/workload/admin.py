@@ -52,7 +52,7 @@ def descriptor(buckets: int) -> bytes:
     return json.dumps(value).encode()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Admin:
     """One admin client; one request at a time."""
 

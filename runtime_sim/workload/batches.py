@@ -20,7 +20,7 @@ class Identity(NamedTuple):
     number: int
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class SentBatch:
     """A batch as a writer keeps it until it is acknowledged; it is sent the same way every time."""
 

@@ -51,7 +51,7 @@ Done = Callable[[Answer], None]
 TablePath = tuple[str, str]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Peer:
     """One connection to a server, opened when needed."""
 
@@ -121,7 +121,7 @@ class Peer:
             done(Answer(None, LOST, "the connection broke"))
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Table:
     """What a client knows of a table."""
 
@@ -129,7 +129,7 @@ class Table:
     leaders: dict[int, int]  # bucket -> server id
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Client:
     """One client node."""
 

@@ -43,7 +43,7 @@ class ReaderConfig:
     restart_ppm: int  # chance to begin again, at each answer
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Cursor:
     """Where a reader is in one bucket."""
 
@@ -56,7 +56,7 @@ class Cursor:
     seen: dict[int, BatchHead] | None = None  # by offset, of a reader that audits
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Reader:
     """One reader of one table."""
 

@@ -52,7 +52,7 @@ class WriterConfig:
     batches_per_request: int
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Lane:
     """What a writer writes to one bucket."""
 
@@ -67,7 +67,7 @@ class Lane:
     given_up_count: int = 0
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Writer:
     """One writer of one table."""
 
