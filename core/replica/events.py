@@ -46,6 +46,7 @@ class AppendAsked:
     records: memoryview
     heads: tuple[BatchHead, ...]
     wall_ms: int
+    first_offset: int = -1  # of a batch before these that is in the log already; -1: there is none
 
 
 @attrs.frozen

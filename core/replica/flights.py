@@ -28,13 +28,9 @@ class Flight:
     ticket: int
     acks: int
     undo: list[Undo]
+    base_offset: int  # to be answered
     done: bool = False
     error: DiskError | None = None
-
-    @property
-    def base_offset(self) -> int:
-        """The offset of its first record."""
-        return self.end_before[0]
 
 
 @attrs.define(eq=False)

@@ -151,15 +151,15 @@ class Replica(StoredLog):
 
     def _judge(
         self, heads: tuple[BatchHead, ...], timestamp_ms: int, undo: list[Undo]
-    ) -> tuple[BatchHead, Verdict, Batch | None] | None:
+    ) -> tuple[BatchHead, Verdict] | None:
         """Note the batches with their writers; return the first one that is not the next."""
         offset = self.log.end_offset
         for head in heads:
             end_offset = offset + head.last_offset_delta + 1
             if head.writer_id >= 0:
-                verdict, batch = self.writers.judge(head.writer_id, head.batch_sequence)
+                verdict, _ = self.writers.judge(head.writer_id, head.batch_sequence)
                 if verdict is not Verdict.NEXT:
-                    return head, verdict, batch
+                    return head, verdict
                 before = self.writers.add(
                     head.writer_id, head.batch_sequence, offset, end_offset, timestamp_ms
                 )
@@ -167,17 +167,27 @@ class Replica(StoredLog):
             offset = end_offset
         return None
 
-    def _answer_refused(
-        self, event: e.AppendAsked, head: BatchHead, verdict: Verdict, batch: Batch | None
-    ) -> None:
-        if verdict is Verdict.DUPLICATE:
-            assert batch is not None
-            # A duplicate is acknowledged when the original is, not before (rule 2).
-            self._answer_at(event.ticket, event.acks, batch[1], batch[2])
+    def _answer_refused(self, event: e.AppendAsked, head: BatchHead, verdict: Verdict) -> None:
+        if verdict is Verdict.DUPLICATE and head is event.heads[0]:
+            self._answer_known(event)
             return
         expected = self.writers.expected(head.writer_id)
         text = f"writer {head.writer_id}: expected sequence {expected}, got {head.batch_sequence}"
         self._answer(event.ticket, -1, ErrorCode.OUT_OF_ORDER_SEQUENCE_EXCEPTION, text)
+
+    def _answer_known(self, event: e.AppendAsked) -> None:
+        """Acknowledge what is there already, and append what is behind it: a client may group anew."""
+        known: list[Batch] = []
+        for head in event.heads:
+            verdict, batch = self.writers.judge(head.writer_id, head.batch_sequence)
+            if verdict is not Verdict.DUPLICATE or batch is None:
+                break
+            known.append(batch)
+        if len(known) < len(event.heads):
+            self._append(_behind(event, len(known), known[0][1]))  # begins with no duplicate
+            return
+        # A duplicate is acknowledged when the original is, not before (rule 2).
+        self._answer_at(event.ticket, event.acks, known[0][1], max(batch[2] for batch in known))
 
     def _write(self, event: e.AppendAsked, timestamp_ms: int, undo: list[Undo]) -> None:
         end_before = self.log.end
@@ -194,7 +204,9 @@ class Replica(StoredLog):
             active.append(offset, end_offset, head.size_bytes, timestamp_ms)
             offset = end_offset
         token = self.next_token()
-        self.flights.add(token, Flight(end_before, self.log.end, event.ticket, event.acks, undo))
+        base_offset = event.first_offset if event.first_offset >= 0 else end_before[0]
+        flight = Flight(end_before, self.log.end, event.ticket, event.acks, undo, base_offset)
+        self.flights.add(token, flight)
         self.bytes_since_checkpoint += size_bytes
         file = self.log.file(active)
         self.durable.wrote(file)
@@ -283,6 +295,13 @@ class Replica(StoredLog):
         return hashlib.blake2b(json.dumps(state, sort_keys=True).encode(), digest_size=16).digest()
 
     TABLE: ClassVar[dict[type, tuple[Callable[[Replica, Any], None], ...]]]
+
+
+def _behind(event: e.AppendAsked, known_count: int, first_offset: int) -> e.AppendAsked:
+    """Return what is left of a request without its first batches."""
+    cut = event.heads[known_count].position
+    heads = tuple([head._replace(position=head.position - cut) for head in event.heads[known_count:]])
+    return attrs.evolve(event, records=event.records[cut:], heads=heads, first_offset=first_offset)
 
 
 _R = Replica

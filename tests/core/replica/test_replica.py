@@ -143,6 +143,31 @@ def test_duplicates_get_their_offsets_and_gaps_are_refused(world):
     assert 3 == len(world.stored())
 
 
+def test_a_batch_behind_a_duplicate_is_appended(world):
+    """A writer that lost an answer groups anew: 1. what is there is not stored again; 2. the rest is.
+
+    Found by seed 17 of the simulator: the whole request was acknowledged as a duplicate.
+    """
+    world.lead()
+    for sequence in range(2):
+        world.append(batch(sequence, count=2, writer_id=9))
+
+    assert 2 == world.append(batch(1, count=2, writer_id=9), batch(2, count=3, writer_id=9)).base_offset
+    assert [(0, 2, 9, 0), (2, 2, 9, 1), (4, 3, 9, 2)] == world.stored()
+    assert 0 == world.append(*[batch(n, count=2, writer_id=9) for n in range(2)]).base_offset
+    assert 3 == len(world.stored())
+
+
+def test_a_gap_behind_a_duplicate_is_refused(world):
+    """Nothing of such a request is stored, and its answer does not claim that it is."""
+    world.lead()
+    world.append(batch(0, writer_id=9))
+    refused = world.append(batch(0, writer_id=9), batch(2, writer_id=9))
+
+    assert refused.code is ErrorCode.OUT_OF_ORDER_SEQUENCE_EXCEPTION
+    assert 1 == len(world.stored())
+
+
 def test_a_refused_request_leaves_no_trace(world):
     """Two batches, the second out of order: the first is not remembered either."""
     world.lead()
