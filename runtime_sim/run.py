@@ -72,7 +72,7 @@ def _writer(draws: Stream) -> WriterConfig:
         records_max=draws.choice((1, 10)),
         timeout_ms=draws.choice((500, 3_000)),
         magic=draws.choice((0, 0, 1, 2)),
-        batches_per_request=draws.choice((1, 1, 1, 1)),
+        batches_per_request=draws.choice((1, 1, 1, 2)),
     )
 
 

@@ -47,6 +47,7 @@ class Ledger:
     power_lost: bool = False  # since the last recovery
     end_offset: int = 0  # the greatest that is known
     ack_count: int = 0
+    promised: dict[Identity, int] = attrs.Factory(dict)  # acknowledged without an offset -> generation
 
     @property
     def promises_all(self) -> bool:
@@ -69,6 +70,12 @@ class Ledger:
             entry.acked = True
         else:
             entry.acked_weakly = True
+
+    def acked_behind(self, batch: SentBatch, acks: int, generation: int) -> None:
+        """A server acknowledged *batch* behind another one, at an offset that it did not tell."""
+        self.ack_count += 1
+        if acks == -1:
+            self.promised[batch.identity] = generation
 
     def read(self, head: BatchHead, identity: Identity, generation: int, high_watermark: int) -> None:
         """A reader got a batch, by a fetch that was sent when the ledger was at *generation*."""
@@ -164,6 +171,13 @@ class Ledger:
             if entry.acked and entry.start_offset not in in_log:
                 text = f"{self._name()} at {entry.start_offset}: {entry.identity} is not there"
                 raise Violation(Oracle.ACKED_SURVIVES, text)
+
+        sequences_there = {(head.writer_id, head.batch_sequence) for head in in_log.values()}
+        for identity, generation in self.promised.items():
+            batch = self.sent[identity]
+            is_there = (batch.writer_id, batch.sequence) in sequences_there
+            if not is_there and not self.may_have_been_cut(generation):
+                raise Violation(Oracle.ACKED_SURVIVES, f"{self._name()}: {identity} is not there")
 
     def _in_order(self, head: BatchHead, sequences: dict[int, int]) -> None:
         expected = sequences.get(head.writer_id, -1) + 1

@@ -200,8 +200,10 @@ class Writer:
     def _acked(self, lane: Lane, run: list[SentBatch], base_offset: int) -> None:
         for batch in run:
             self.client.note("acked", f"bucket {lane.bucket} {batch.identity} at {base_offset}")
-            lane.ledger.acked(batch, base_offset, self.config.acks, batch.sent_generation)
-            base_offset += batch.record_count
+            if batch is run[0]:
+                lane.ledger.acked(batch, base_offset, self.config.acks, batch.sent_generation)
+            else:  # the first may have been there, and others have written in between
+                lane.ledger.acked_behind(batch, self.config.acks, batch.sent_generation)
             lane.open.remove(batch)
             lane.acked_count += 1
             self.client.world.count("batches acknowledged")
