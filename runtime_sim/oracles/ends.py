@@ -23,12 +23,16 @@ def sick(cluster: Cluster) -> str:
             return f"{node.name} is down"
     if cluster.coordinator.machine.role.name != "ACTIVE":
         return f"the coordinator is {cluster.coordinator.machine.role.name}"
+    known = cluster.coordinator.machine.state.catalog.buckets
+    for key, record in known.items():
+        if record.leader_id < 0:
+            return f"bucket {key} has no leader"
     for node in cluster.tablets:
         machine = node.machine
         if machine.registration.incarnation < 0:
             return f"{node.name} is not registered"
         for key, replica in machine.buckets.replicas.items():
-            if replica.role is not Role.LEADER:
+            if key in known and replica.role is not Role.LEADER:
                 return f"{node.name} bucket {key} is {replica.role.name}: {replica.trouble}"
     return ""
 
