@@ -96,6 +96,14 @@ class Faults:
             node.process.effects_left = fault.count
             node.process.on_death = dies
 
+    def _stop(self, n: int, fault: Fault) -> None:
+        """Ask for an orderly stop; the process ends when its machine says so."""
+        for node in self._servers(fault):
+            if node.process is not None:
+                self._hit(n, fault)
+                node.restart_after_us = fault.for_ms * MS
+                node.process.enter(node.process.driver.stop)
+
     def _pause(self, n: int, fault: Fault) -> None:
         for node in self._servers(fault):
             process = node.process
@@ -153,6 +161,7 @@ class Faults:
     BEGIN: ClassVar[dict[FaultKind, Callable[[Faults, int, Fault], None]]] = {
         FaultKind.CRASH: _crash,
         FaultKind.POWER: _power,
+        FaultKind.STOP: _stop,
         FaultKind.PAUSE: _pause,
         FaultKind.PARTITION: _partition,
         FaultKind.RESET: _reset,

@@ -30,6 +30,7 @@ class FaultKind(enum.Enum):
 
     CRASH = "crash"
     POWER = "power"
+    STOP = "stop"
     PAUSE = "pause"
     PARTITION = "partition"
     RESET = "reset"
@@ -130,6 +131,7 @@ def _clock_jump(at_ms: int, draws: Stream, servers: Sequence[str], _: Sequence[s
 WEIGHTS: Final = (
     (FaultKind.CRASH, 5),
     (FaultKind.POWER, 4),
+    (FaultKind.STOP, 2),
     (FaultKind.PAUSE, 2),
     (FaultKind.PARTITION, 4),
     (FaultKind.RESET, 3),
@@ -142,6 +144,7 @@ WEIGHTS: Final = (
 DRAW: Final[dict[FaultKind, Callable[..., Fault]]] = {
     FaultKind.CRASH: _death(FaultKind.CRASH),
     FaultKind.POWER: _death(FaultKind.POWER),
+    FaultKind.STOP: _death(FaultKind.STOP),
     FaultKind.PAUSE: _pause,
     FaultKind.PARTITION: _partition,
     FaultKind.RESET: _reset,
