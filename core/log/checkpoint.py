@@ -31,6 +31,7 @@ class CheckpointBody:
     epochs: tuple[tuple[int, int], ...] = ()
     writers: list[list[object]] = attrs.Factory(list)
     sparse: tuple[list[int], list[int], list[int]] = ([], [], [])
+    start_offset: int = 0  # segments that end before it are given up, though their files may be there
 
     @classmethod
     def of(cls, log: Log, epochs: EpochHistory, writers: Writers, high_watermark: int) -> CheckpointBody:
@@ -42,13 +43,12 @@ class CheckpointBody:
             tuple(epochs.entries),
             writers.to_json(),
             (sparse.offsets.tolist(), sparse.positions.tolist(), sparse.timestamps.tolist()),
+            log.start_offset,
         )
 
     def with_epochs(self, epochs: EpochHistory) -> CheckpointBody:
         """Return the same body with a newer epoch history: it may run ahead of the log's end."""
-        return CheckpointBody(
-            self.end, self.high_watermark, tuple(epochs.entries), self.writers, self.sparse
-        )
+        return attrs.evolve(self, epochs=tuple(epochs.entries))
 
     def encode(self) -> bytes:
         """Return the file's content."""
@@ -56,6 +56,7 @@ class CheckpointBody:
             "version": VERSION,
             "end": list(self.end),
             "high_watermark": self.high_watermark,
+            "start_offset": self.start_offset,
             "epochs": [list(entry) for entry in self.epochs],
             "writers": self.writers,
             "sparse": [list(column) for column in self.sparse],
@@ -76,6 +77,7 @@ class CheckpointBody:
             tuple((epoch, start_offset) for epoch, start_offset in told["epochs"]),
             told["writers"],
             (offsets, positions, timestamps),
+            told["start_offset"],
         )
 
     def sparse_index(self) -> SparseIndex:

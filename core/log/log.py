@@ -79,6 +79,22 @@ class Log:
             self.segments[-3].dense.truncate(0)  # readers that far behind look by the sparse index
         return full
 
+    def expired(self, before_ms: int) -> list[Segment]:
+        """Return the segments at the start that hold nothing committed at *before_ms* or later.
+
+        The active one stays, whatever its age.
+        """
+        count = 0
+        while count < len(self.segments) - 1 and self.segments[count].max_timestamp_ms < before_ms:
+            count += 1
+        return self.segments[:count]
+
+    def give_up(self, count: int) -> list[Segment]:
+        """Forget the first *count* segments; return them."""
+        assert 0 < count < len(self.segments)
+        gone, self.segments = self.segments[:count], self.segments[count:]
+        return gone
+
     def truncate(self, end: End) -> list[Segment]:
         """Go back to *end*; return the segments that are gone with that."""
         end_offset, base_offset, size_bytes, max_timestamp_ms = end

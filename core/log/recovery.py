@@ -71,6 +71,8 @@ class Recovery:
     _next: int = 0  # which of _bases comes next
     _outstanding: set[int] = attrs.Factory(set)
     _checkpoint: CheckpointBody | None = None
+    _told: CheckpointBody | None = None  # what the file says, believed or not
+    _leftovers: set[int] = attrs.Factory(set)  # tokens of removals that nothing waits for
 
     def __attrs_post_init__(self) -> None:
         bases = [base_of(name) for name in self.sizes]
@@ -112,6 +114,8 @@ class Recovery:
         self._outstanding.discard(event.token)
         if self.stage is Stage.FAILED:
             return []
+        if event.token in self._leftovers:
+            return self._nothing_outstanding()  # one that failed is tried at the next start
         if isinstance(event, f.FileWritten):
             self.rewritten = self.rewritten and event.error is None
             return self._nothing_outstanding()
@@ -142,14 +146,28 @@ class Recovery:
 
     def _begin(self, checkpoint: CheckpointBody | None) -> list[Any]:
         """Take the checkpoint if the files reach as far as it says, else look at everything."""
+        effects: list[Any] = []
         if checkpoint is not None:
+            self._told = checkpoint
+            effects = self._remove_given_up(checkpoint.start_offset)
             self.epochs = EpochHistory(list(checkpoint.epochs))
             _, base_offset, size_bytes, _ = checkpoint.end
             if self.sizes.get(log_name(base_offset), 0) >= size_bytes:
                 self._checkpoint = checkpoint
                 self.writers = Writers.from_json(checkpoint.writers)
                 self.high_watermark = checkpoint.high_watermark
-        return self._next_segment()
+        return [*effects, *self._next_segment()]
+
+    def _remove_given_up(self, start_offset: int) -> list[Any]:
+        """Remove what retention gave up, and the end of the process or of the power kept."""
+        effects: list[Any] = []
+        for base in [base for base in self._bases if base < start_offset]:
+            for name in (log_name(base), index_name(base)):
+                token = self._token()
+                self._leftovers.add(token)
+                effects.append(f.RemoveFile(token, f"{self.folder}/{name}"))
+        self._bases = [base for base in self._bases if base >= start_offset]
+        return effects
 
     def _next_segment(self) -> list[Any]:
         """Go on with the next file, whose base must be where the last one ended."""
@@ -181,7 +199,7 @@ class Recovery:
 
     def _first_segment(self) -> None:
         """Begin an empty log, at the checkpoint's end if there was one: offsets are never reused."""
-        end_offset = self._checkpoint.end[0] if self._checkpoint else 0
+        end_offset = self._told.end[0] if self._told else 0
         self.log.segments.append(Segment(end_offset, end_offset))
 
     def _add_empty(self, base: int) -> None:

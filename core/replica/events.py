@@ -55,6 +55,13 @@ class RetryDue:
 
 
 @attrs.frozen
+class RetentionDue:
+    """Give up whole segments with nothing committed at *before_ms* (wall clock) or later."""
+
+    before_ms: int
+
+
+@attrs.frozen
 class CheckpointAsked:
     """Write a checkpoint of all there is: the server is about to stop."""
 

@@ -312,6 +312,7 @@ Replica.TABLE = {
     e.LeadershipTaken: (_R._drop_grant,     _R._drop_grant,     _R._step_down,      _R._step_down,      _R._drop_grant),
     e.AppendAsked:     (_R._refuse,         _R._refuse,         _R._refuse,         _R._append,         _R._refuse_troubled),
     e.RetryDue:        (_R._ignore,         _R._ignore,         _R._ignore,         _R._ignore,         _R._begin_again),
+    e.RetentionDue:    (_R._ignore,         _R._retain,         _R._ignore,         _R._retain,         _R._ignore),
     e.CheckpointAsked: (_R._no_checkpoint,  _R._ask_checkpoint, _R._no_checkpoint,  _R._ask_checkpoint, _R._no_checkpoint),
     f.FileWritten:     (_R._recovering,     _R._written,        _R._written,        _R._written,        _R._written_in_trouble),
     f.FileSynced:      (_R._recovering,     _R._synced,         _R._synced,         _R._synced,         _R._synced),

@@ -20,7 +20,7 @@ from flussd.core.log.checkpoint import CheckpointBody
 from flussd.core.log.epochs import EpochHistory
 from flussd.core.log.log import End, Log
 from flussd.core.log.recovery import Cut, Recovery, Stage
-from flussd.core.log.segment import index_name
+from flussd.core.log.segment import Segment, index_name
 from flussd.core.log.writers import Writers
 from flussd.core.replica import events as e
 from flussd.core.replica.durable import Durable
@@ -61,6 +61,7 @@ class Asked(enum.Enum):
     CUT = "take back a failed write"
     CUT_SYNC = "make the cut durable"
     INDEX = "keep an index; it can be rebuilt"
+    OLD = "remove a file that retention gave up; recovery would"
 
 
 @attrs.define(eq=False)
@@ -89,6 +90,7 @@ class StoredLog:
     checkpoint_wanted: bool = False
     checkpoint_asked: bool = False  # somebody waits for it
     bytes_since_checkpoint: int = 0
+    given_up: list[Segment] = attrs.Factory(list)  # their files go once a checkpoint says so
     _out: list[Any] = attrs.Factory(list)
 
     def __attrs_post_init__(self) -> None:
@@ -107,6 +109,9 @@ class StoredLog:
         raise NotImplementedError
 
     def _lead(self) -> None:
+        raise NotImplementedError
+
+    def _roll(self) -> None:
         raise NotImplementedError
 
     def _commit(self) -> None:
@@ -147,6 +152,7 @@ class StoredLog:
     def _take_recovered(self, recovery: Recovery) -> None:
         self.recovery = None
         self.log, self.writers, self.epochs = recovery.log, recovery.writers, recovery.epochs
+        self.given_up = []
         self.written = self.log.end
         self.durable = Durable(self.folder, recovery.base.end, recovery.base)
         self.durable.unsynced.extend(recovery.unsynced_files())
@@ -202,7 +208,7 @@ class StoredLog:
     def _asked_done(self, event: Any) -> None:
         """Something that was asked for beside writes ended."""
         why = self.asked.pop(event.token)
-        if why is not Asked.INDEX:
+        if why in (Asked.CUT, Asked.CUT_SYNC):
             self._cut_step_done(why, event.error)
         self._settle()
         self._go_on()
@@ -301,6 +307,7 @@ class StoredLog:
             self._asked_done(event)
             return
         written = self.durable.replaced(event)
+        self._remove_given_up()
         if not written and self.role is Role.ACTIVATING:
             assert event.error is not None
             self._fall(f"cannot write the epoch history: {event.error.value}")
@@ -318,6 +325,36 @@ class StoredLog:
         elif self.durable.checkpoint is None:
             self.durable.decide(self.durable.base.end, self.durable.base.with_epochs(self.epochs))
             self.durable.send_checkpoint(self.next_token(), self._out)
+
+    # ---- retention -----------------------------------------------------------------------------
+
+    def _retain(self, event: e.RetentionDue) -> None:
+        """Give up old segments: readers no more, then a checkpoint, then the files.
+
+        In this order no end of the process or of the power leaves a log with a hole.
+        """
+        active = self.log.active
+        if self.cut_to is not None or self.flights.queue:
+            return  # the next round will do
+        if active.size_bytes and active.max_timestamp_ms < event.before_ms:
+            self._roll()
+        expired = self.log.expired(event.before_ms)
+        # What is not committed yet stays: its writers wait.
+        expired = [segment for segment in expired if segment.end_offset <= self.high_watermark]
+        if expired:
+            self.given_up += self.log.give_up(len(expired))
+            self.checkpoint_wanted = True
+            self._go_on()
+
+    def _remove_given_up(self) -> None:
+        """Remove the files that the checkpoint on the disk no longer counts."""
+        gone = [s for s in self.given_up if s.base_offset < self.durable.base.start_offset]
+        self.given_up = [s for s in self.given_up if s.base_offset >= self.durable.base.start_offset]
+        for segment in gone:
+            for name in (self.log.file(segment), f"{self.folder}/{index_name(segment.base_offset)}"):
+                token = self.next_token()
+                self.asked[token] = Asked.OLD
+                self._out.append(f.RemoveFile(token, name))
 
     def _give_up_checkpoint(self) -> None:
         """An older checkpoint stays good: recovery will look at more bytes."""

@@ -14,6 +14,7 @@ import attrs
 
 from flussd.core.files import FolderListed, FolderRemoved, ListFolder, RemoveFolder
 from flussd.core.machine import ContinueLater
+from flussd.core.records.options import option_value
 from flussd.core.replica import events as e
 from flussd.core.replica.events import BucketKey
 from flussd.core.replica.replica import Replica
@@ -28,6 +29,9 @@ ROOT: Final = "buckets"
 
 RECOVERIES_PER_STEP: Final = 32
 """Recoveries begun in one step: opening a bucket costs about 20 us and its first reads."""
+
+LOG_TTL_MS: Final = 7 * 86_400_000
+"""Upstream's default of `table.log.ttl`."""
 
 RETRY_AFTER_MS: Final = 500
 """Pause before a replica in trouble reads its files again: disks fill and empty in seconds."""
@@ -196,6 +200,20 @@ class Buckets:
             return
         epoch = self.dropping.pop(key)
         self.server.reports.deleted(key, epoch)
+
+    def retain(self) -> None:
+        """Let every bucket that we lead give up what is older than its table keeps.
+
+        By the earlier of two clocks, ours and the coordinator's: one that jumps ahead erases nothing.
+        """
+        wall_ms = min(self.server.wall_ms, self.server.reports.coordinator_wall_ms)
+        for key, replica in list(self.replicas.items()):
+            table = self.server.catalog.table_by_id(key[0])
+            if table is None or replica.role is not Role.LEADER:
+                continue
+            ttl_ms = option_value(table.properties, "table.log.ttl", default=LOG_TTL_MS)
+            if ttl_ms > 0:
+                self.step(replica, e.RetentionDue(wall_ms - ttl_ms))
 
     # ---- requests and completions --------------------------------------------------------------
 

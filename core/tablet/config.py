@@ -20,3 +20,4 @@ class TabletConfig:
     segment_bytes: int = SEGMENT_BYTES
     writer_id_block: int = 1000  # ids taken from the registry at a time; the rest is lost at a restart
     checkpoint_bytes: int = 16 << 20  # appended between two checkpoints: what recovery scans at most
+    retention_interval_ms: int = 5 * 60_000  # between two looks for segments that are too old

@@ -31,6 +31,7 @@ class Reports:
     server: TabletServer
     unconfirmed: dict[BucketKey, Any] = attrs.Factory(dict)
     waiting: dict[int, ReportsWaiter] = attrs.Factory(dict)  # polls, by serial
+    coordinator_wall_ms: int = 0  # as its last poll said
     _sequence: int = 0
 
     def leading(self, key: BucketKey, epoch: int) -> None:
@@ -67,7 +68,7 @@ class Reports:
 
     def asked(self, event: RequestReceived) -> None:
         """A poll came in: it confirms, and waits for more."""
-        confirmed = event.message.after_sequence
+        confirmed, self.coordinator_wall_ms = event.message.after_sequence, event.message.wall_ms
         done = [key for key, report in self.unconfirmed.items() if report.sequence <= confirmed]
         for key in done:
             del self.unconfirmed[key]

@@ -45,6 +45,11 @@ class StopWaiter(Waiter):
 
 
 @attrs.define(eq=False)
+class RetentionWaiter(Waiter):
+    """The next look for segments that are older than their tables keep them."""
+
+
+@attrs.define(eq=False)
 class TabletServer:
     """Change it through step() alone; its fields are open to readers."""
 
@@ -183,6 +188,13 @@ class TabletServer:
     def _retry_registry(self, waiter: RegistryRetry) -> None:
         self.registration.retry(waiter)
 
+    def _retain(self, _: RetentionWaiter) -> None:
+        self.buckets.retain()
+        self._retain_later()
+
+    def _retain_later(self) -> None:
+        self.parked.add(RetentionWaiter(-1, -1, self.now_ms + self.config.retention_interval_ms))
+
     def _stop_anyway(self, _: StopWaiter) -> None:
         self.stopped()
 
@@ -192,6 +204,7 @@ class TabletServer:
         self.wall_ms = event.wall_ms
         self.directory_id, self.boot_id = event.directory_id, event.boot_id
         self.buckets.start()
+        self._retain_later()
 
     def _stop(self, _: StopRequested) -> None:
         if self.stopping:
@@ -313,6 +326,7 @@ class TabletServer:
         RetryWaiter: _retry_bucket,
         RegistryRetry: _retry_registry,
         StopWaiter: _stop_anyway,
+        RetentionWaiter: _retain,
         ProduceWaiter: lambda self, waiter: self.produces.timed_out(waiter),
         FetchWaiter: lambda self, waiter: self.fetches.timed_out(waiter),
         OffsetsWaiter: lambda self, waiter: self.offsets.timed_out(waiter),

@@ -287,6 +287,25 @@ def _start_of(data, wanted):
     return at
 
 
+def test_retention_gives_up_old_segments_and_never_the_newest_offset(memory_disk, make_files):
+    """Old segments go, readers begin later; when all is old a new, empty segment keeps the offset."""
+    world = World(memory_disk, make_files, segment_bytes=300)
+    world.lead()
+    for sequence in range(20):
+        world.append(batch(sequence, writer_id=9, payload=b"y" * 40), wall_ms=1000 + sequence)
+    world.step(e.RetentionDue(1010))
+    assert 0 < world.replica.log.start_offset <= 10
+    world.step(e.RetentionDue(5000))
+
+    assert (20, 20) == (world.replica.log.start_offset, world.replica.log.end_offset)
+    assert [] == world.stored()
+    world.start()
+    world.lead()
+    assert (20, 20) == (world.replica.log.start_offset, world.replica.log.end_offset)
+    assert 19 == world.append(batch(19, writer_id=9, payload=b"y" * 40)).base_offset
+    assert 20 == world.append(batch(20, writer_id=9)).base_offset
+
+
 def test_the_table_is_total():
     """Every event has a handler for every role."""
     assert len(Role) == 5

@@ -165,8 +165,10 @@ class Story:
             self.disk.failures.append((self.chance.choice(OPERATIONS), error))
         elif roll < 0.975:
             self.give()
-        elif roll < 0.99:
+        elif roll < 0.985:
             self.step(e.CheckpointAsked())
+        elif roll < 0.99:
+            self.step(e.RetentionDue(self.chance.choice([0, 2000])))
         else:
             self.start()  # the process ends: what waits is never answered
 
@@ -197,9 +199,12 @@ class Story:
         self.start()
         self.settle()
         self.check_disk()
+        logs = [name for name in self.disk.files if name.endswith(".log")]
+        assert len(logs) <= len(self.replica.log.segments)  # what retention gave up is gone
 
     def check_disk(self):
-        found, offset = {}, 0
+        start = self.replica.log.start_offset
+        found, offset = {}, start
         for segment in self.replica.log.segments:
             file = self.replica.log.file(segment)
             view = memoryview(bytes(self.disk.files.get(file, b"")))
@@ -213,7 +218,7 @@ class Story:
                 found[head.batch_sequence] = head.base_offset
                 offset += head.record_count
                 at += head.size_bytes
-        assert found == self.acked
+        assert found == {sequence: base for sequence, base in self.acked.items() if base >= start}
         assert offset == self.replica.high_watermark == self.replica.log.end_offset
 
 

@@ -194,6 +194,17 @@ class Server:
                 entry.replicas.append(3)
         return self.call(private.UPDATE_CATALOG, update, connection=self.COORDINATOR)
 
+    def poll(self, wall_ms):
+        """Be the coordinator: ask for news."""
+        request = private.AwaitReportsRequest(
+            coordinator_epoch=1,
+            tablet_incarnation=INCARNATION,
+            after_sequence=0,
+            wait_ms=1,
+            wall_ms=wall_ms,
+        )
+        return self.ask(private.AWAIT_REPORTS, request, connection=self.COORDINATOR)
+
     def produce(self, *batches, bucket=0, acks=-1, table_id=9, timeout_ms=30_000):
         """Send a produce request of one bucket; return its id."""
         request = messages.ProduceLogRequest(acks=acks, table_id=table_id, timeout_ms=timeout_ms)

@@ -223,6 +223,27 @@ def test_a_dropped_bucket_leaves_nothing(server, batch):
     assert ErrorCode.UNKNOWN_TABLE_OR_BUCKET_EXCEPTION == server.fetched(waiting).error_code
 
 
+def test_old_segments_go_by_the_earlier_of_two_clocks(make_server, batch):
+    """Seven days, the default of table.log.ttl; a clock that jumps ahead on one server erases nothing."""
+    server = make_server(segment_bytes=300, retention_interval_ms=1000)
+    server.tell()
+    for _ in range(10):
+        server.produced(batch(payload=bytes(60)))
+    week_ms = 7 * 86_400_000
+    for ours_ms, theirs_ms, start in (
+        (week_ms + 60_000, 0, 0),
+        (0, week_ms + 60_000, 0),
+        (week_ms + 60_000,) * 2 + (10,),
+    ):
+        server.clock.wall = 1_700_000_000_000 + ours_ms
+        server.poll(1_700_000_000_000 + theirs_ms)
+        server.pass_ms(1000)
+        assert start == _offsets(server, 0).offset
+
+    assert ErrorCode.LOG_OFFSET_OUT_OF_RANGE_EXCEPTION == server.fetched(server.fetch(9)).error_code
+    assert 10 == server.produced(batch()).base_offset
+
+
 def test_a_client_that_leaves_takes_its_requests_along(server, batch):
     """Parked fetches and writes of a closed connection are gone."""
     server.fetch(0)
