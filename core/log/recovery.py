@@ -172,8 +172,7 @@ class Recovery:
     def _next_segment(self) -> list[Any]:
         """Go on with the next file, whose base must be where the last one ended."""
         if self._next == len(self._bases):
-            if not self.log.segments:
-                self._first_segment()
+            self._add_missing_active()
             self._finish()
             return []
         base = self._bases[self._next]
@@ -197,10 +196,17 @@ class Recovery:
             self._add_empty(base)
         return self._scan_on(size_bytes)
 
-    def _first_segment(self) -> None:
-        """Begin an empty log, at the checkpoint's end if there was one: offsets are never reused."""
-        end_offset = self._told.end[0] if self._told else 0
-        self.log.segments.append(Segment(end_offset, end_offset))
+    def _add_missing_active(self) -> None:
+        """Begin a segment where there is none, or where the checkpoint has one without a byte.
+
+        Offsets are never reused, and nothing is appended to a segment that the checkpoint calls full.
+        """
+        told = self._checkpoint or (None if self.log.segments else self._told)
+        if told is not None and (not self.log.segments or self.log.active.base_offset < told.end[1]):
+            end_offset, _, _, max_timestamp_ms = told.end
+            self.log.segments.append(Segment(end_offset, end_offset, 0, max_timestamp_ms))
+        elif not self.log.segments:
+            self.log.segments.append(Segment(0, 0))
 
     def _add_empty(self, base: int) -> None:
         before_ms = self.log.active.max_timestamp_ms if self.log.segments else -1
