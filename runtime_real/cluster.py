@@ -34,6 +34,7 @@ from flussd.runtime_real.listening import advertised
 from flussd.runtime_real.network import Addresses
 from flussd.runtime_real.node import Node, registry_node, server_node
 from flussd.runtime_real.registry import RegistryLink, RegistrySessions
+from flussd.runtime_real.zones import system_zones
 
 STOP_MS_MAX: Final = 10_000
 """How long an orderly stop may take; what is not durable by then counts as killed."""
@@ -172,6 +173,7 @@ class LocalCluster:
                 default_bucket_number=self.options.default_bucket_count,
                 default_replication_factor=self.options.default_replication_factor,
             ),
+            zones=system_zones,
         )
         self._add_server(
             "coordinator", Coordinator(config), Edge(1, SERVED_BY_COORDINATOR), "memory:coordinator"

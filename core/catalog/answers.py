@@ -13,7 +13,16 @@ import attrs
 
 from flussd.core.catalog.catalog import Catalog
 from flussd.core.catalog.entries import key_of
-from flussd.core.catalog.records import NO_LEADER, NO_PARTITION, DatabaseRecord, NodeRecord, TableRecord
+from flussd.core.catalog.records import (
+    NO_LEADER,
+    NO_PARTITION,
+    DatabaseRecord,
+    GroupKey,
+    NodeRecord,
+    PartitionRecord,
+    TableRecord,
+)
+from flussd.core.records.partitions import matches, parse_partial_spec, spec_named
 from flussd.core.records.refusal import Refused
 from flussd.core.wire import messages
 from flussd.core.wire.apis import ApiKey
@@ -54,6 +63,15 @@ def table_of(catalog: Catalog, path: messages.PbTablePath | messages.PbPhysicalT
         text = f"table {path.database_name}.{path.table_name} does not exist"
         raise Refused(ErrorCode.TABLE_NOT_EXIST, text)
     return record
+
+
+def partitioned_table_of(catalog: Catalog, path: messages.PbTablePath) -> TableRecord:
+    """Return a table that has partitions, or refuse."""
+    table = table_of(catalog, path)
+    if not table.is_partitioned:
+        text = f"table {table.database}.{table.name} is not partitioned"
+        raise Refused(ErrorCode.TABLE_NOT_PARTITIONED_EXCEPTION, text)
+    return table
 
 
 # ---- databases -----------------------------------------------------------------------------------
@@ -128,6 +146,25 @@ def _get_table_schema(catalog: Catalog, asked: messages.GetTableSchemaRequest) -
     raise Refused(ErrorCode.SCHEMA_NOT_EXIST, text)
 
 
+# ---- partitions ----------------------------------------------------------------------------------
+
+
+def _list_partition_infos(catalog: Catalog, asked: messages.ListPartitionInfosRequest) -> Answer:
+    table = partitioned_table_of(catalog, asked.table_path)
+    pairs = [(pair.key, pair.value) for pair in asked.partial_partition_spec.partition_key_values]
+    wanted = parse_partial_spec(pairs, table.partition_key)
+    response = messages.ListPartitionInfosResponse()
+    if asked.include_system_partitions:
+        response.system_partitions_included = True
+    for partition in catalog.partitions_of(table.table_id):
+        spec = spec_named(partition.name, table.partition_key)
+        if matches(spec, wanted) and (asked.include_system_partitions or not spec.is_historical):
+            info = response.partitions_info.add(partition_id=partition.partition_id)
+            for key, value in zip(spec.keys, spec.values, strict=True):
+                info.partition_spec.partition_key_values.add(key=key, value=value)
+    return Answer(response)
+
+
 # ---- metadata ------------------------------------------------------------------------------------
 
 
@@ -140,12 +177,18 @@ def _get_metadata(catalog: Catalog, asked: messages.MetadataRequest) -> Answer:
     leaderless = False
     for path in asked.table_path:
         leaderless |= _put_table(catalog, response, table_of(catalog, path))
-    for partition in asked.partitions_path:
-        table = table_of(catalog, partition)
-        text = f"table {table.database}.{table.name} has no partition {partition.partition_name}"
-        raise Refused(ErrorCode.PARTITION_NOT_EXISTS, text)
+    for partition_path in asked.partitions_path:
+        table = table_of(catalog, partition_path)
+        names = catalog.partition_names.get(table.table_id, {})
+        if partition_path.partition_name not in names:
+            text = f"table {table.database}.{table.name} has no partition {partition_path.partition_name}"
+            raise Refused(ErrorCode.PARTITION_NOT_EXISTS, text)
+        partition = catalog.partitions[names[partition_path.partition_name]]
+        leaderless |= _put_partition(catalog, response, partition)
     for partition_id in asked.partitions_id:
-        raise Refused(ErrorCode.PARTITION_NOT_EXISTS, f"there is no partition with id {partition_id}")
+        if partition_id not in catalog.partitions:
+            raise Refused(ErrorCode.PARTITION_NOT_EXISTS, f"there is no partition with id {partition_id}")
+        leaderless |= _put_partition(catalog, response, catalog.partitions[partition_id])
     return Answer(response, leaderless)
 
 
@@ -164,10 +207,26 @@ def _put_table(catalog: Catalog, response: messages.MetadataResponse, table: Tab
         modified_time=table.modified_ms,
     )
     into.table_path.database_name, into.table_path.table_name = table.path
+    count = 0 if table.is_partitioned else table.bucket_count
+    return _put_buckets(catalog, into.bucket_metadata, (table.table_id, NO_PARTITION), count)
+
+
+def _put_partition(
+    catalog: Catalog, response: messages.MetadataResponse, partition: PartitionRecord
+) -> bool:
+    into = response.partition_metadata.add(
+        table_id=partition.table_id,
+        partition_name=partition.name,
+        partition_id=partition.partition_id,
+    )
+    return _put_buckets(catalog, into.bucket_metadata, partition.group, partition.bucket_count)
+
+
+def _put_buckets(catalog: Catalog, into: Any, group: GroupKey, count: int) -> bool:
     leaderless = False
-    for bucket in range(0 if table.is_partitioned else table.bucket_count):
-        entry = into.bucket_metadata.add(bucket_id=bucket)
-        record = catalog.buckets.get((table.table_id, NO_PARTITION, bucket))
+    for bucket in range(count):
+        entry = into.add(bucket_id=bucket)
+        record = catalog.buckets.get((*group, bucket))
         if record is not None:
             entry.replica_id.extend(record.replicas)
             entry.leader_epoch = record.leader_epoch
@@ -186,6 +245,7 @@ _HANDLERS: Final[dict[int, Callable[[Catalog, Any], Answer]]] = {
     ApiKey.TABLE_EXISTS: _table_exists,
     ApiKey.GET_TABLE_INFO: _get_table_info,
     ApiKey.GET_TABLE_SCHEMA: _get_table_schema,
+    ApiKey.LIST_PARTITION_INFOS: _list_partition_infos,
     ApiKey.GET_METADATA: _get_metadata,
 }
 

@@ -1,4 +1,4 @@
-"""Databases, tables, nodes and bucket records, indexed for those who ask.
+"""Databases, tables, partitions, nodes and bucket records, indexed for those who ask.
 
 Both machines keep one: the coordinator from what the registry confirmed, a tablet server from what the
 coordinator tells it. It never decides anything. An entry may come before what it belongs to (a bucket
@@ -20,6 +20,7 @@ from flussd.core.catalog.records import (
     BucketRecord,
     DatabaseRecord,
     NodeRecord,
+    PartitionRecord,
     TablePath,
     TableRecord,
 )
@@ -41,6 +42,8 @@ class Catalog:
     buckets: dict[BucketKey, BucketRecord] = attrs.Factory(dict)
     names: dict[str, dict[str, None]] = attrs.Factory(dict)  # database -> names of its tables
     by_id: dict[int, TableRecord] = attrs.Factory(dict)
+    partitions: dict[int, PartitionRecord] = attrs.Factory(dict)  # by partition id
+    partition_names: dict[int, dict[str, int]] = attrs.Factory(dict)  # table id -> name -> id
     _hash: int = 0  # sum of the hashes of all entries
 
     # ---- readers -------------------------------------------------------------------------------
@@ -61,6 +64,11 @@ class Catalog:
         """Return how many tables a database has."""
         return len(self.names.get(database, ()))
 
+    def partitions_of(self, table_id: int) -> list[PartitionRecord]:
+        """Return the partitions of a table, by name."""
+        names = self.partition_names.get(table_id, {})
+        return [self.partitions[names[name]] for name in sorted(names)]
+
     # ---- what the coordinator tells ------------------------------------------------------------
 
     def apply(self, update: private.UpdateCatalogRequest) -> None:
@@ -77,6 +85,11 @@ class Catalog:
                 self.drop_table(table.table_id)
             else:
                 self.put_table(entries.table(table))
+        for partition in update.partitions:
+            if partition.dropped:
+                self.drop_partition(partition.partition_id)
+            else:
+                self.put_partition(entries.partition(partition))
         for bucket in update.buckets:
             if bucket.dropped:
                 self.drop_bucket(entries.key_of(bucket))
@@ -121,7 +134,9 @@ class Catalog:
         self.names.setdefault(table.database, {})[table.name] = None
 
     def drop_table(self, table_id: int) -> None:
-        """There is no such table, nor any of its buckets."""
+        """There is no such table, nor any of its partitions and buckets."""
+        for partition in self.partitions_of(table_id):
+            self.drop_partition(partition.partition_id)
         table = self.by_id.pop(table_id, None)
         if table is None:
             return
@@ -133,6 +148,26 @@ class Catalog:
             del self.names[table.database]
         for bucket in range(table.bucket_count):
             self.drop_bucket((table_id, NO_PARTITION, bucket))
+
+    def put_partition(self, partition: PartitionRecord) -> None:
+        """There is a partition."""
+        self._exchange(self.partitions.get(partition.partition_id), partition)
+        self.partitions[partition.partition_id] = partition
+        self.partition_names.setdefault(partition.table_id, {})[partition.name] = partition.partition_id
+
+    def drop_partition(self, partition_id: int) -> None:
+        """There is no such partition, nor any of its buckets."""
+        partition = self.partitions.pop(partition_id, None)
+        if partition is None:
+            return
+        self._exchange(partition, None)
+        names = self.partition_names[partition.table_id]
+        if names.get(partition.name) == partition_id:  # else another one has the name already
+            del names[partition.name]
+        if not names:
+            del self.partition_names[partition.table_id]
+        for bucket in range(partition.bucket_count):
+            self.drop_bucket((*partition.group, bucket))
 
     def put_bucket(self, record: BucketRecord) -> None:
         """A bucket's record is made, or replaced."""
@@ -166,6 +201,8 @@ class Catalog:
             buckets=dict(self.buckets),
             names=names,
             by_id=dict(self.by_id),
+            partitions=dict(self.partitions),
+            partition_names={table: dict(names) for table, names in self.partition_names.items()},
         )
 
     def check_all(self) -> None:
@@ -175,6 +212,9 @@ class Catalog:
             assert self.by_id[table.table_id] is table
             assert table.path == path
             assert table.name in self.names[table.database]
+        assert len(self.partitions) == sum(map(len, self.partition_names.values()))
+        for partition_id, partition in self.partitions.items():
+            assert partition_id == self.partition_names[partition.table_id][partition.name]
         for key, record in self.buckets.items():
             assert record.key == key
         everything = [
@@ -182,6 +222,7 @@ class Catalog:
             *self.nodes.values(),
             *self.databases.values(),
             *self.tables.values(),
+            *self.partitions.values(),
             *self.buckets.values(),
         ]
         assert sum(map(_hash_of, everything)) == self._hash

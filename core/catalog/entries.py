@@ -8,6 +8,7 @@ from flussd.core.catalog.records import (
     BucketRecord,
     DatabaseRecord,
     NodeRecord,
+    PartitionRecord,
     SchemaRecord,
     TableRecord,
 )
@@ -65,6 +66,21 @@ def table_entry(record: TableRecord) -> private.TableEntry:
     for schema in record.schema_records:
         entry.schemas.add(schema_id=schema.schema_id, json=schema.json)
     return entry
+
+
+def partition(entry: private.PartitionEntry) -> PartitionRecord:
+    """Read a partition that was not dropped."""
+    return PartitionRecord(entry.table_id, entry.partition_id, entry.name, entry.bucket_count)
+
+
+def partition_entry(record: PartitionRecord) -> private.PartitionEntry:
+    """Write a partition."""
+    return private.PartitionEntry(
+        table_id=record.table_id,
+        partition_id=record.partition_id,
+        name=record.name,
+        bucket_count=record.bucket_count,
+    )
 
 
 def key_of(entry: private.BucketEntry | private.BucketReport) -> BucketKey:

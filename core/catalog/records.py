@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 BucketKey: TypeAlias = tuple[int, int, int]  # table id, partition id or -1, bucket
+GroupKey: TypeAlias = tuple[int, int]  # table id, partition id or -1: whose buckets are meant
 TablePath: TypeAlias = tuple[str, str]  # database, table
 
 NO_PARTITION: Final = -1
@@ -62,7 +63,7 @@ class TableRecord:
     created_ms: int
     modified_ms: int
     bucket_count: int = 0
-    is_partitioned: bool = False
+    partition_key: tuple[str, ...] = ()
     log_format: str = "ARROW"
     schemas: dict[int, Any] = attrs.field(factory=dict, repr=False)
     properties: dict[str, str] = attrs.field(factory=dict, repr=False)
@@ -71,6 +72,11 @@ class TableRecord:
     def path(self) -> TablePath:
         """Database and name."""
         return (self.database, self.name)
+
+    @property
+    def is_partitioned(self) -> bool:
+        """Whether its buckets belong to partitions, and none to itself."""
+        return bool(self.partition_key)
 
     @classmethod
     def of(
@@ -97,11 +103,26 @@ class TableRecord:
             created_ms,
             modified_ms,
             parsed["bucket_count"],
-            bool(parsed["partition_key"]),
+            tuple(parsed["partition_key"]),
             properties.get("table.log.format", "ARROW").upper(),
             {schema.schema_id: json.loads(schema.json) for schema in schemas},
             properties,
         )
+
+
+@attrs.frozen
+class PartitionRecord:
+    """A partition of a table; *name* has the values of its spec, joined."""
+
+    table_id: int
+    partition_id: int
+    name: str
+    bucket_count: int
+
+    @property
+    def group(self) -> GroupKey:
+        """What its buckets have in common."""
+        return (self.table_id, self.partition_id)
 
 
 @attrs.frozen

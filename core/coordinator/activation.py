@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 
 import attrs
 
-from flussd.core.catalog.records import NO_PARTITION, DatabaseRecord, TablePath
+from flussd.core.catalog.records import NO_PARTITION, DatabaseRecord, GroupKey, TablePath
 from flussd.core.coordinator import changes as ch
 from flussd.core.coordinator import layout
 from flussd.core.coordinator.config import CoordinatorConfig
@@ -46,16 +46,21 @@ class Step(enum.Enum):
     EPOCH = "read the epoch"
     TAKE = "become active"
     TABLE_IDS = "read the counter of table ids"
+    PARTITION_IDS = "read the counter of partition ids"
     DATABASES = "list databases"
     DATABASE = "read a database"
     TABLES = "list the tables of a database"
     TABLE = "read a table"
     SCHEMAS = "list the schemas of a table"
     SCHEMA = "read a schema"
+    PARTITIONS = "list the partitions of a table"
+    PARTITION = "read a partition"
     TOMBSTONES = "list tombstones"
     TOMBSTONE = "read a tombstone"
     ASSIGNMENTS = "list assignments"
     ASSIGNMENT = "read an assignment"
+    PARTITION_ASSIGNMENTS = "list assignments of partitions"
+    PARTITION_ASSIGNMENT = "read the assignment of a partition"
     RECORD = "read a bucket record"
     SERVERS = "list tablet servers"
     SERVER = "read the registration of a tablet server"
@@ -201,6 +206,7 @@ class Activation:
         if answer.outcome is not Outcome.OK:
             return self._again(f"cannot become active: {answer.outcome.value}")
         self._want(Step.TABLE_IDS, None, GetData(layout.TABLE_IDS))
+        self._want(Step.PARTITION_IDS, None, GetData(layout.PARTITION_IDS))
         self._want(Step.DATABASES, None, GetChildren(layout.DATABASES))
         return self._want(Step.TOMBSTONES, None, GetChildren(layout.DROPPED))
 
@@ -211,6 +217,8 @@ class Activation:
         self.stage += 1
         if self.stage == 1:
             assert not self.tables, "every table was read with its schemas"
+            parent = layout.PARTITION_ASSIGNMENTS
+            self._want(Step.PARTITION_ASSIGNMENTS, None, GetChildren(parent))
             return self._want(Step.ASSIGNMENTS, None, GetChildren(layout.ASSIGNMENTS))
         if self.stage == 2:
             return self._want(Step.SERVERS, None, GetChildren(layout.SERVERS, watch=True))
@@ -220,6 +228,13 @@ class Activation:
         if answer.outcome is not Outcome.OK or answer.stat is None:
             return self._unreadable(layout.TABLE_IDS, answer)
         self.state.apply(ch.TableIdsMoved(layout.decode_count(answer.data), answer.stat.version))
+        return Verdict.GOING_ON
+
+    def _partition_ids(self, _: None, answer: Answer) -> Verdict:
+        if answer.outcome is not Outcome.OK or answer.stat is None:
+            return self._unreadable(layout.PARTITION_IDS, answer)
+        next_id = layout.decode_count(answer.data)
+        self.state.apply(ch.PartitionIdsMoved(next_id, answer.stat.version))
         return Verdict.GOING_ON
 
     def _unreadable(self, path: str, answer: Answer) -> Verdict:
@@ -236,8 +251,8 @@ class Activation:
     def _database(self, name: str, answer: Answer) -> Verdict:
         if answer.outcome is not Outcome.OK or answer.stat is None:
             return self._unreadable(layout.database_path(name), answer)
-        record, change_id = layout.decode_database(name, answer.data)
-        self.state.apply(ch.DatabaseMade(record, answer.stat.version, change_id))
+        record, marks = layout.decode_database(name, answer.data), layout.decode_marks(answer.data)
+        self.state.apply(ch.DatabaseMade(record, answer.stat.version, *marks))
         return Verdict.GOING_ON
 
     def _tables(self, database: str, answer: Answer) -> Verdict:
@@ -271,37 +286,68 @@ class Activation:
         table.schemas[schema_id] = answer.data
         if len(table.schemas) == table.wanted:
             del self.tables[path]
-            record, change_id = layout.decode_table(path, table.data, table.schemas)
-            self.state.apply(ch.TableMade(record, table.version, change_id))
+            record = layout.decode_table(path, table.data, table.schemas)
+            self.state.apply(ch.TableMade(record, table.version, *layout.decode_marks(table.data)))
+            if record.is_partitioned:
+                self._want(Step.PARTITIONS, path, GetChildren(layout.partitions_path(path)))
+        return Verdict.GOING_ON
+
+    def _partitions(self, path: TablePath, answer: Answer) -> Verdict:
+        if answer.outcome is Outcome.NO_NODE:
+            return Verdict.GOING_ON  # it comes with the first partition, and goes with the last
+        if answer.outcome is not Outcome.OK:
+            return self._unreadable(layout.partitions_path(path), answer)
+        for name in answer.children:
+            self._want(Step.PARTITION, (path, name), GetData(layout.partition_path(path, name)))
+        return Verdict.GOING_ON
+
+    def _partition(self, which: tuple[TablePath, str], answer: Answer) -> Verdict:
+        if answer.outcome is not Outcome.OK:
+            return self._unreadable(layout.partition_path(*which), answer)
+        self.state.apply(ch.PartitionMade(*layout.decode_partition(which[1], answer.data)))
         return Verdict.GOING_ON
 
     def _tombstones(self, _: None, answer: Answer) -> Verdict:
         if answer.outcome is not Outcome.OK:
             return self._unreadable(layout.DROPPED, answer)
         for name in answer.children:
-            self._want(Step.TOMBSTONE, int(name), GetData(layout.tombstone_path(int(name))))
+            self._want(Step.TOMBSTONE, name, GetData(f"{layout.DROPPED}/{name}"))
         return Verdict.GOING_ON
 
-    def _tombstone(self, table_id: int, answer: Answer) -> Verdict:
+    def _tombstone(self, name: str, answer: Answer) -> Verdict:
         if answer.outcome is not Outcome.OK:
-            return self._unreadable(layout.tombstone_path(table_id), answer)
-        self.state.apply(ch.TableDropped(layout.decode_tombstone(answer.data)))
+            return self._unreadable(f"{layout.DROPPED}/{name}", answer)
+        self.state.apply(ch.GroupDropped(layout.decode_tombstone(answer.data)))
         return Verdict.GOING_ON
 
     def _assignments(self, _: None, answer: Answer) -> Verdict:
         if answer.outcome is not Outcome.OK:
             return self._unreadable(layout.ASSIGNMENTS, answer)
         for name in answer.children:
-            self._want(Step.ASSIGNMENT, int(name), GetData(layout.assignment_path(int(name))))
+            group = (int(name), NO_PARTITION)
+            self._want(Step.ASSIGNMENT, group, GetData(layout.assignment_path(group)))
         return Verdict.GOING_ON
 
-    def _assignment(self, table_id: int, answer: Answer) -> Verdict:
+    def _partition_assignments(self, _: None, answer: Answer) -> Verdict:
         if answer.outcome is not Outcome.OK:
-            return self._unreadable(layout.assignment_path(table_id), answer)
+            return self._unreadable(layout.PARTITION_ASSIGNMENTS, answer)
+        for name in answer.children:
+            path = f"{layout.PARTITION_ASSIGNMENTS}/{name}"
+            self._want(Step.PARTITION_ASSIGNMENT, int(name), GetData(path))
+        return Verdict.GOING_ON
+
+    def _partition_assignment(self, partition_id: int, answer: Answer) -> Verdict:
+        if answer.outcome is not Outcome.OK:
+            return self._unreadable(f"{layout.PARTITION_ASSIGNMENTS}/{partition_id}", answer)
+        return self._assignment((layout.table_of_assignment(answer.data), partition_id), answer)
+
+    def _assignment(self, group: GroupKey, answer: Answer) -> Verdict:
+        if answer.outcome is not Outcome.OK:
+            return self._unreadable(layout.assignment_path(group), answer)
         replicas = layout.decode_assignment(answer.data)
-        self.state.apply(ch.Assigned(table_id, replicas))
+        self.state.apply(ch.Assigned(group, replicas))
         for bucket in range(len(replicas)):
-            key = (table_id, NO_PARTITION, bucket)
+            key = (*group, bucket)
             self._want(Step.RECORD, key, GetData(layout.record_path(key)))
         return Verdict.GOING_ON
 
@@ -344,16 +390,21 @@ class Activation:
         Step.EPOCH: _epoch,
         Step.TAKE: _take,
         Step.TABLE_IDS: _table_ids,
+        Step.PARTITION_IDS: _partition_ids,
         Step.DATABASES: _databases,
         Step.DATABASE: _database,
         Step.TABLES: _tables,
         Step.TABLE: _table,
         Step.SCHEMAS: _schemas,
         Step.SCHEMA: _schema,
+        Step.PARTITIONS: _partitions,
+        Step.PARTITION: _partition,
         Step.TOMBSTONES: _tombstones,
         Step.TOMBSTONE: _tombstone,
         Step.ASSIGNMENTS: _assignments,
         Step.ASSIGNMENT: _assignment,
+        Step.PARTITION_ASSIGNMENTS: _partition_assignments,
+        Step.PARTITION_ASSIGNMENT: _partition_assignment,
         Step.RECORD: _record,
         Step.SERVERS: _servers,
         Step.SERVER: _server,

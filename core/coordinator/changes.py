@@ -10,17 +10,28 @@ from typing import TypeAlias
 
 import attrs
 
-from flussd.core.catalog.records import BucketKey, BucketRecord, DatabaseRecord, TableRecord
+from flussd.core.catalog.records import (
+    BucketKey,
+    BucketRecord,
+    DatabaseRecord,
+    GroupKey,
+    PartitionRecord,
+    TableRecord,
+)
 from flussd.core.coordinator.layout import Registration, Tombstone
 
 
 @attrs.frozen
 class DatabaseMade:
-    """There is a database; *change_id* marks the change that made it, *version* is its node's."""
+    """There is a database, or it changed; *version* is its node's.
+
+    *change_id* marks the change that made it, *altered_by* the newest that altered it.
+    """
 
     record: DatabaseRecord
     version: int
     change_id: str
+    altered_by: str = ""
 
 
 @attrs.frozen
@@ -40,25 +51,42 @@ class TableIdsMoved:
 
 @attrs.frozen
 class TableMade:
-    """There is a table; its assignment follows, its bucket records are made later."""
+    """There is a table, or it changed; its assignment follows, its bucket records are made later."""
 
     record: TableRecord
     version: int
     change_id: str
+    altered_by: str = ""
 
 
 @attrs.frozen
-class TableDropped:
-    """A table is gone from the metadata; its tombstone stands until its buckets are erased."""
+class PartitionIdsMoved:
+    """The next partition gets *next_id*; *version* is the counter's."""
+
+    next_id: int
+    version: int
+
+
+@attrs.frozen
+class PartitionMade:
+    """There is a partition; its assignment follows, its bucket records are made later."""
+
+    record: PartitionRecord
+    change_id: str
+
+
+@attrs.frozen
+class GroupDropped:
+    """A table or a partition is gone; its tombstone stands until its buckets are erased."""
 
     tombstone: Tombstone
 
 
 @attrs.frozen
 class Assigned:
-    """The buckets of a table live on these servers, bucket by bucket."""
+    """The buckets of a table or a partition live on these servers, bucket by bucket."""
 
-    table_id: int
+    group: GroupKey
     replicas: tuple[tuple[int, ...], ...]
 
 
@@ -78,10 +106,10 @@ class RecordErased:
 
 
 @attrs.frozen
-class TableErased:
-    """Nothing is left of a dropped table."""
+class GroupErased:
+    """Nothing is left of a dropped table or partition."""
 
-    table_id: int
+    group: GroupKey
 
 
 @attrs.frozen
@@ -104,11 +132,13 @@ Change: TypeAlias = (
     | DatabaseGone
     | TableIdsMoved
     | TableMade
-    | TableDropped
+    | PartitionIdsMoved
+    | PartitionMade
+    | GroupDropped
     | Assigned
     | RecordSet
     | RecordErased
-    | TableErased
+    | GroupErased
     | ServerSeen
     | ServerGone
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from flussd.core.coordinator.zones import Zones, fixed_zones
 from flussd.core.records.descriptor import ClusterDefaults
 
 
@@ -18,3 +19,4 @@ class CoordinatorConfig:
     ping_interval_ms: int = 200
     ping_slack_ms: int = 100  # an answer may be later by this much
     defaults: ClusterDefaults = attrs.Factory(ClusterDefaults)
+    zones: Zones = fixed_zones

@@ -18,6 +18,7 @@ from flussd.core import connections as c
 from flussd.core.catalog.records import NodeRecord
 from flussd.core.coordinator import layout
 from flussd.core.coordinator.activation import Activation, Step, Verdict
+from flussd.core.coordinator.autopartition import AutoPartitions
 from flussd.core.coordinator.config import CoordinatorConfig
 from flussd.core.coordinator.links import Links
 from flussd.core.coordinator.pipeline import Pipeline
@@ -92,6 +93,7 @@ class Coordinator:
     scan: Scan = attrs.Factory(Scan)
     requests: Requests = attrs.field(init=False)
     pipeline: Pipeline = attrs.field(init=False)
+    auto: AutoPartitions = attrs.field(init=False)
     connections: dict[int, None] = attrs.Factory(dict)  # of clients
     asked: dict[int, tuple[int, Asked]] = attrs.Factory(dict)  # token -> (generation, why)
     generation: int = 0  # of questions; answers to those of an earlier one are ignored
@@ -110,6 +112,7 @@ class Coordinator:
         self.links = self._new_links()
         self.requests = Requests(self)
         self.pipeline = Pipeline(self)
+        self.auto = AutoPartitions(self)
 
     def _new_links(self) -> Links:
         me = NodeRecord(self.config.server_id, self.config.host, self.config.port)
@@ -138,6 +141,11 @@ class Coordinator:
         self.asked[self._token] = (self.generation, why)
         self._out.append(r.RegistrySubmit(self._token, operation))
 
+    @property
+    def wall_now_ms(self) -> int:
+        """The wall time, as far as events told it."""
+        return self.wall_ms + self.now_ms - self.wall_seen_ms
+
     def next_change_id(self) -> str:
         """Return the mark of a change: no other change of any coordinator has it."""
         self._change_count += 1
@@ -165,11 +173,12 @@ class Coordinator:
 
     def _settle_active(self) -> None:
         self.requests.look_again()
+        self.auto.look_at_time()
         self.pipeline.go_on()
         links = self.links
         links.changed(self.state.take_items(), self.state)
         self._token = links.follow(self.state, self._token + 1, self.now_ms) - 1
-        links.push(self.state, self.now_ms, self.wall_ms + self.now_ms - self.wall_seen_ms)
+        links.push(self.state, self.now_ms, self.wall_now_ms)
         self._take_from(links)
         self.requests.look_again()  # a change that no server had to be told of
         if not self.is_ready and self._may_announce():
@@ -199,7 +208,7 @@ class Coordinator:
             self.submit(Look(look[0]), look[1])
 
     def _set_alarm(self) -> None:
-        times = [ms for ms in (self.begin_ms, self.stop_ms) if ms >= 0]
+        times = [ms for ms in (self.begin_ms, self.stop_ms, self.auto.check_ms) if ms >= 0]
         asks = self.requests.next_ms()
         times += [] if asks is None else [asks]
         if self.role is Role.ACTIVE:
@@ -251,6 +260,7 @@ class Coordinator:
         self._take_from(self.links)
         self.links = self._new_links()
         self.requests.finish_waits()
+        self.auto.end()
         self.pipeline.flight = None
         self.activation, self.scan, self.state = None, Scan(), State()
         self.begin_ms = self.active_since_ms = -1
@@ -259,8 +269,7 @@ class Coordinator:
         """Begin an attempt to become active."""
         self.role, self.begin_ms = Role.LOADING, -1
         self.generation += 1
-        wall_ms = self.wall_ms + self.now_ms - self.wall_seen_ms
-        self.activation = Activation(self.config, self.session_id, self.directory_id, wall_ms)
+        self.activation = Activation(self.config, self.session_id, self.directory_id, self.wall_now_ms)
         self.activation.begin()
 
     def _loaded(self, question: Question, answer: r.Answer) -> None:
@@ -287,6 +296,7 @@ class Coordinator:
         self.state.catalog.put_coordinator(self.links.coordinator)
         self.state.take_items()  # every link begins with a snapshot
         self._out.append(Announce("active", f"epoch {self.epoch}"))
+        self.auto.begin()
         self.requests.resolve()
 
     def _stand_by(self) -> None:
@@ -369,6 +379,7 @@ class Coordinator:
     def _stop(self, _: StopRequested) -> None:
         was_active = self.role is Role.ACTIVE
         self.role = Role.STOPPING
+        self.auto.end()
         self.stop_ms = self.now_ms + STOP_MS
         self.leaving = not was_active  # then there is no node of ours
         self.requests.refuse_all()
@@ -441,6 +452,7 @@ class Coordinator:
             self.epoch_version,
             self.links.facts(),
             self.requests.facts(),
+            self.auto.facts(),
             list(self.connections),
             sorted((token, generation) for token, (generation, _) in self.asked.items()),
             (self.begin_ms, self.stop_ms, self.is_ready, self.is_stopped, self._token),
@@ -456,6 +468,7 @@ class Coordinator:
         copy.links = self.links.clone()
         copy.requests = self.requests.clone(copy)
         copy.pipeline = attrs.evolve(self.pipeline, owner=copy)
+        copy.auto = self.auto.clone(copy)
         return copy
 
     TABLE: ClassVar[dict[type, tuple[Callable[[Coordinator, Any], None], ...]]] = {

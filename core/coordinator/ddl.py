@@ -1,4 +1,6 @@
-"""Creating and dropping databases and tables: from a request to the write that does it.
+"""Requests that change the catalog, and those that create and drop databases and tables.
+
+From a request to the write that does it; partitions and alterations have modules of their own.
 
 `propose` checks a request against the state and returns a proposal, or None when there is nothing to do;
 it is called again when an earlier proposal is known not to have been applied. Every proposal leaves a mark
@@ -15,25 +17,34 @@ from typing import Any, ClassVar, Final, TypeAlias
 import attrs
 
 from flussd.core.catalog.answers import database_of, table_of
-from flussd.core.catalog.records import DatabaseRecord, SchemaRecord, TableRecord
+from flussd.core.catalog.records import NO_PARTITION, DatabaseRecord, SchemaRecord, TableRecord
 from flussd.core.coordinator import changes as ch
 from flussd.core.coordinator import layout
+from flussd.core.coordinator.alter import alter_database, alter_table
+from flussd.core.coordinator.config import CoordinatorConfig
 from flussd.core.coordinator.elections import assign
-from flussd.core.coordinator.names import check_database_name, check_table_name
+from flussd.core.coordinator.partitions import (
+    PARTITIONS_DROPPED_MAX,
+    check_zone,
+    create_partition,
+    drop_partition,
+    drop_partitions,
+)
 from flussd.core.coordinator.proposals import Proposal, Why
 from flussd.core.coordinator.state import State
 from flussd.core.coordinator.tables import Described, describe
-from flussd.core.records.descriptor import ClusterDefaults, parse_database_descriptor
+from flussd.core.records.descriptor import parse_database_descriptor
+from flussd.core.records.names import check_database_name, check_table_path
 from flussd.core.records.refusal import Refused
 from flussd.core.registry.messages import Check, Create, Delete, SetData, Write
 from flussd.core.wire import messages
 from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.errors import ErrorCode
 
-CASCADE_TABLES_MAX: Final = 50
-"""Tables dropped by one multi: about 400 writes, 60 KiB."""
+CASCADE_WRITES_MAX: Final = 200
+"""When a multi that drops tables has this many writes, the rest goes into another."""
 
-_Made: TypeAlias = tuple[tuple[Write, ...], tuple[ch.Change, ...]]
+Made: TypeAlias = tuple[tuple[Write, ...], tuple[ch.Change, ...]]
 
 
 @attrs.define(eq=False)
@@ -47,19 +58,20 @@ class Ddl:
     message: Any
     wall_ms: int
     change_id: str = ""  # of the newest proposal
-    table_id: int = -1  # that the newest proposal creates or drops
+    table_id: int = -1  # that the newest proposal is about
+    partition_id: int = -1
     proposed: bool = False  # a proposal was sent, and nothing has told that it was not applied
 
     # ---- deciding ------------------------------------------------------------------------------
 
-    def propose(self, state: State, defaults: ClusterDefaults, change_id: str) -> Proposal | None:
+    def propose(self, state: State, config: CoordinatorConfig, change_id: str) -> Proposal | None:
         """Return what to write; None when the request is fulfilled already.
 
         Raises:
             Refused: the request cannot be fulfilled.
         """
         self.change_id = change_id
-        made = self.HANDLERS[self.api_key](self, state, defaults)
+        made = self.HANDLERS[self.api_key](self, state, config)
         self.proposed = made is not None
         if made is None:
             return None
@@ -67,21 +79,36 @@ class Ddl:
 
     def was_applied(self, state: State) -> bool:
         """Tell from a freshly loaded *state* whether the newest proposal was applied."""
-        if self.api_key == ApiKey.CREATE_DATABASE:
+        if self.api_key in (ApiKey.CREATE_DATABASE, ApiKey.ALTER_DATABASE):
             mark = state.database_marks.get(self.message.database_name)
-            return mark is not None and mark[1] == self.change_id
-        if self.api_key == ApiKey.CREATE_TABLE:
+        elif self.api_key in (ApiKey.CREATE_TABLE, ApiKey.ALTER_TABLE):
             mark = state.table_marks.get(self.table_id)
-            return mark is not None and mark[1] == self.change_id
-        if self.api_key == ApiKey.DROP_TABLE:
-            return self.table_id not in state.catalog.by_id
-        return self.message.database_name not in state.catalog.databases
+        elif self.api_key == ApiKey.CREATE_PARTITION:
+            return state.partition_marks.get(self.partition_id) == self.change_id
+        else:
+            return self.is_fulfilled(state)
+        return mark is not None and self.change_id in (mark.change_id, mark.altered_by)
 
     def is_fulfilled(self, state: State) -> bool:
         """Tell, after its proposal was applied, whether anything is left to do."""
         if self.api_key == ApiKey.DROP_DATABASE:
             return self.message.database_name not in state.catalog.databases
+        if self.api_key == ApiKey.DROP_TABLE:
+            return self.table_id not in state.catalog.by_id
+        if self.api_key == ApiKey.DROP_PARTITION:
+            return self.partition_id not in state.catalog.partitions
         return True
+
+    def is_led(self, state: State) -> bool:
+        """Tell, after it was fulfilled, whether the buckets that it made have leaders."""
+        if self.api_key == ApiKey.CREATE_TABLE:
+            return state.is_led(self.table_id)
+        return state.is_group_led((self.table_id, self.partition_id))
+
+    @property
+    def makes_buckets(self) -> bool:
+        """Whether its answer waits for leaders."""
+        return self.api_key in (ApiKey.CREATE_TABLE, ApiKey.CREATE_PARTITION)
 
     def response(self) -> Any:
         """Return the answer of success."""
@@ -89,7 +116,7 @@ class Ddl:
 
     # ---- databases -----------------------------------------------------------------------------
 
-    def _create_database(self, state: State, _: ClusterDefaults) -> _Made | None:
+    def _create_database(self, state: State, _: CoordinatorConfig) -> Made | None:
         name = self.message.database_name
         check_database_name(name)
         data = self.message.database_json if self.message.HasField("database_json") else None
@@ -105,7 +132,7 @@ class Ddl:
         )
         return writes, (ch.DatabaseMade(record, 0, self.change_id),)
 
-    def _drop_database(self, state: State, _: ClusterDefaults) -> _Made | None:
+    def _drop_database(self, state: State, _: CoordinatorConfig) -> Made | None:
         name = self.message.database_name
         if name not in state.catalog.databases and self.message.ignore_if_not_exists:
             return None
@@ -118,21 +145,22 @@ class Ddl:
             raise Refused(ErrorCode.DATABASE_NOT_EMPTY, text)
         writes: list[Write] = []
         changes: list[ch.Change] = []
-        for table in tables[:CASCADE_TABLES_MAX]:
-            self._drop(state, state.catalog.tables[name, table], writes, changes)
-        if len(tables) <= CASCADE_TABLES_MAX:
+        for table in tables:
+            is_full = len(writes) >= CASCADE_WRITES_MAX
+            if is_full or not self._drop(state, state.catalog.tables[name, table], writes, changes):
+                break
+        else:
             writes.append(Delete(layout.tables_path(name)))
-            writes.append(Delete(layout.database_path(name), state.database_marks[name][0]))
+            writes.append(Delete(layout.database_path(name), state.database_marks[name].version))
             changes.append(ch.DatabaseGone(name))
         return tuple(writes), tuple(changes)
 
     # ---- tables --------------------------------------------------------------------------------
 
-    def _create_table(self, state: State, defaults: ClusterDefaults) -> _Made | None:
+    def _create_table(self, state: State, config: CoordinatorConfig) -> Made | None:
         path = (self.message.table_path.database_name, self.message.table_path.table_name)
-        check_database_name(path[0])
-        check_table_name(path[1])
-        described = describe(self.message.table_json, defaults)
+        check_table_path(*path)
+        described = describe(self.message.table_json, config.defaults)
         _check_replication(described.replication_factor, len(state.servers))
         if path in state.catalog.tables:
             if self.message.ignore_if_exists:
@@ -148,14 +176,15 @@ class Ddl:
             created_ms=self.wall_ms,
             modified_ms=self.wall_ms,
         )
+        check_zone(record, config, self.wall_ms)
         return self._made_table(state, record, described)
 
-    def _made_table(self, state: State, record: TableRecord, described: Described) -> _Made:
+    def _made_table(self, state: State, record: TableRecord, described: Described) -> Made:
         path, table_id = record.path, record.table_id
         next_id, ids_version = state.next_table_id + 1, state.table_ids_version
         writes: list[Write] = [
             SetData(layout.TABLE_IDS, layout.encode_count(next_id), ids_version),
-            Check(layout.database_path(path[0]), state.database_marks[path[0]][0]),
+            Check(layout.database_path(path[0]), state.database_marks[path[0]].version),
             Create(layout.table_path(path), layout.encode_table(record, self.change_id)),
             Create(layout.schemas_path(path)),
             Create(f"{layout.schemas_path(path)}/1", described.schema_json),
@@ -166,12 +195,14 @@ class Ddl:
         ]
         if not described.is_partitioned:  # else each partition has an assignment of its own
             replicas = assign(table_id, described.bucket_count, list(state.servers))
-            writes.append(Create(layout.assignment_path(table_id), layout.encode_assignment(replicas)))
-            writes.append(Create(layout.buckets_path(table_id)))
-            changes.append(ch.Assigned(table_id, replicas))
+            group = (table_id, NO_PARTITION)
+            assignment = layout.encode_assignment(group, replicas)
+            writes.append(Create(layout.assignment_path(group), assignment))
+            writes.append(Create(layout.buckets_path(group)))
+            changes.append(ch.Assigned(group, replicas))
         return tuple(writes), tuple(changes)
 
-    def _drop_table(self, state: State, _: ClusterDefaults) -> _Made | None:
+    def _drop_table(self, state: State, _: CoordinatorConfig) -> Made | None:
         path = (self.message.table_path.database_name, self.message.table_path.table_name)
         if path not in state.catalog.tables and self.message.ignore_if_not_exists:
             return None
@@ -184,22 +215,37 @@ class Ddl:
 
     def _drop(
         self, state: State, table: TableRecord, writes: list[Write], changes: list[ch.Change]
-    ) -> None:
-        """Remove a table's metadata and leave a tombstone; its buckets are erased later."""
-        tombstone = layout.Tombstone(table.table_id, table.path, self.change_id)
+    ) -> bool:
+        """Remove a table's metadata and leave tombstones; its buckets are erased later.
+
+        Partitions go first. Of a table with very many only some go, and False is returned.
+        """
+        names = list(state.catalog.partition_names.get(table.table_id, ()))
+        if names:
+            made = drop_partitions(state, table, names[:PARTITIONS_DROPPED_MAX], self.change_id)
+            writes += made[0]
+            changes += made[1]
+        if len(names) > PARTITIONS_DROPPED_MAX:
+            return False
+        tombstone = layout.Tombstone((table.table_id, NO_PARTITION), table.path, self.change_id)
         schemas = layout.schemas_path(table.path)
         writes.extend(Delete(f"{schemas}/{schema.schema_id}", 0) for schema in table.schema_records)
         writes.append(Delete(schemas))
-        writes.append(Delete(layout.table_path(table.path), state.table_marks[table.table_id][0]))
+        writes.append(Delete(layout.table_path(table.path), state.table_marks[table.table_id].version))
         data = layout.encode_tombstone(tombstone)
-        writes.append(Create(layout.tombstone_path(table.table_id), data))
-        changes.append(ch.TableDropped(tombstone))
+        writes.append(Create(layout.tombstone_path(tombstone.group), data))
+        changes.append(ch.GroupDropped(tombstone))
+        return True
 
-    HANDLERS: ClassVar[dict[int, Callable[[Ddl, State, ClusterDefaults], _Made | None]]] = {
+    HANDLERS: ClassVar[dict[int, Callable[[Ddl, State, CoordinatorConfig], Made | None]]] = {
         ApiKey.CREATE_DATABASE: _create_database,
         ApiKey.DROP_DATABASE: _drop_database,
         ApiKey.CREATE_TABLE: _create_table,
         ApiKey.DROP_TABLE: _drop_table,
+        ApiKey.ALTER_DATABASE: alter_database,
+        ApiKey.ALTER_TABLE: alter_table,
+        ApiKey.CREATE_PARTITION: create_partition,
+        ApiKey.DROP_PARTITION: drop_partition,
     }
 
 

@@ -49,7 +49,7 @@ def first_record(
     return attrs.evolve(empty, leader_id=leader_id, leader_incarnation=incarnation)
 
 
-def assign(table_id: int, bucket_count: int, server_ids: list[int]) -> tuple[tuple[int, ...], ...]:
-    """Spread one replica of each bucket round robin; each table begins at another server."""
+def assign(first: int, bucket_count: int, server_ids: list[int]) -> tuple[tuple[int, ...], ...]:
+    """Spread one replica of each bucket round robin, from *first* on: an id, so that tables differ."""
     ordered = sorted(server_ids)
-    return tuple([(ordered[(table_id + bucket) % len(ordered)],) for bucket in range(bucket_count)])
+    return tuple([(ordered[(first + bucket) % len(ordered)],) for bucket in range(bucket_count)])

@@ -1,8 +1,9 @@
 """Where everything is in the registry, and the JSON of each node: upstream's layout with our fields.
 
 Section 4 of the cluster behaviour has the layout. Ours besides: `format`, tombstones of dropped tables
-under `metadata/dropped`, a `change_id` in what DDL creates, and in bucket records the incarnation of the
-leader, ELR, suspects and M. Encoding is canonical: equal values, equal bytes.
+and partitions under `metadata/dropped`, a `change_id` in what DDL creates and an `altered_by` in what it
+alters, and in bucket records the incarnation of the leader, ELR, suspects and M. Encoding is canonical:
+equal values, equal bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from flussd.core.catalog.records import (
     BucketKey,
     BucketRecord,
     DatabaseRecord,
+    GroupKey,
+    PartitionRecord,
     SchemaRecord,
     TablePath,
     TableRecord,
@@ -30,10 +33,12 @@ FORMAT_LEVEL: Final = 1
 DATABASES: Final = f"{ROOT}/metadata/databases"
 DROPPED: Final = f"{ROOT}/metadata/dropped"
 TABLE_IDS: Final = f"{ROOT}/metadata/table_seqid"
+PARTITION_IDS: Final = f"{ROOT}/metadata/partition_seqid"
 EPOCH: Final = f"{ROOT}/coordinators/epoch"
 ACTIVE: Final = f"{ROOT}/coordinators/active"
 SERVERS: Final = f"{ROOT}/tabletservers/ids"
 ASSIGNMENTS: Final = f"{ROOT}/tabletservers/tables"
+PARTITION_ASSIGNMENTS: Final = f"{ROOT}/tabletservers/partitions"
 
 DEFAULT_DATABASE: Final = "fluss"
 
@@ -43,7 +48,7 @@ BASE_NODES: Final = (
     DATABASES,
     DROPPED,
     TABLE_IDS,
-    f"{ROOT}/metadata/partition_seqid",
+    PARTITION_IDS,
     f"{ROOT}/metadata/writer_id",
     f"{ROOT}/coordinators",
     f"{ROOT}/coordinators/ids",
@@ -51,16 +56,16 @@ BASE_NODES: Final = (
     f"{ROOT}/tabletservers",
     SERVERS,
     ASSIGNMENTS,
-    f"{ROOT}/tabletservers/partitions",
+    PARTITION_ASSIGNMENTS,
 )
 """Made by one multi, parents first, with FORMAT as the last."""
 
 
 @attrs.frozen
 class Tombstone:
-    """A dropped table whose buckets are not all erased; *change_id* marks the change that dropped it."""
+    """A dropped table or partition whose buckets are not all erased; *change_id* marks what dropped it."""
 
-    table_id: int
+    group: GroupKey
     path: TablePath
     change_id: str
 
@@ -115,20 +120,32 @@ def schemas_path(path: TablePath) -> str:
     return f"{table_path(path)}/schemas"
 
 
-def assignment_path(table_id: int) -> str:
-    """Return where the assignment of a table is."""
-    return f"{ASSIGNMENTS}/{table_id}"
+def partitions_path(path: TablePath) -> str:
+    """Return the parent of a table's partitions: there is one as long as there are partitions."""
+    return f"{table_path(path)}/partitions"
 
 
-def buckets_path(table_id: int) -> str:
-    """Return the parent of a table's buckets."""
-    return f"{ASSIGNMENTS}/{table_id}/buckets"
+def partition_path(path: TablePath, name: str) -> str:
+    """Return where a partition is."""
+    return f"{table_path(path)}/partitions/{name}"
+
+
+def assignment_path(group: GroupKey) -> str:
+    """Return where the assignment of a table or a partition is."""
+    table_id, partition_id = group
+    if partition_id == NO_PARTITION:
+        return f"{ASSIGNMENTS}/{table_id}"
+    return f"{PARTITION_ASSIGNMENTS}/{partition_id}"
+
+
+def buckets_path(group: GroupKey) -> str:
+    """Return the parent of the buckets of a table or a partition."""
+    return f"{assignment_path(group)}/buckets"
 
 
 def bucket_path(key: BucketKey) -> str:
     """Return the folder of a bucket."""
-    assert key[1] == NO_PARTITION, "partitions come later"
-    return f"{ASSIGNMENTS}/{key[0]}/buckets/{key[2]}"
+    return f"{buckets_path(key[:2])}/{key[2]}"
 
 
 def record_path(key: BucketKey) -> str:
@@ -136,9 +153,10 @@ def record_path(key: BucketKey) -> str:
     return f"{bucket_path(key)}/leader_isr"
 
 
-def tombstone_path(table_id: int) -> str:
-    """Return where the tombstone of a dropped table is."""
-    return f"{DROPPED}/{table_id}"
+def tombstone_path(group: GroupKey) -> str:
+    """Return where the tombstone of a dropped table or partition is."""
+    table_id, partition_id = group
+    return f"{DROPPED}/{table_id}" + ("" if partition_id == NO_PARTITION else f"-p{partition_id}")
 
 
 def server_path(server_id: int) -> str:
@@ -146,36 +164,45 @@ def server_path(server_id: int) -> str:
     return f"{SERVERS}/{server_id}"
 
 
-# ---- databases and tables ------------------------------------------------------------------------
+# ---- databases, tables, partitions ---------------------------------------------------------------
 
 
-def encode_database(record: DatabaseRecord, change_id: str) -> bytes:
+def encode_database(record: DatabaseRecord, change_id: str, altered_by: str = "") -> bytes:
     """Return the node of a database."""
     value = json.loads(record.json)
     value |= {"created_time": record.created_ms, "modified_time": record.modified_ms}
-    return encode(value | {"version": 1, "change_id": change_id})
+    return encode(value | {"version": 1} | _marks(change_id, altered_by))
 
 
-def decode_database(name: str, data: bytes) -> tuple[DatabaseRecord, str]:
-    """Read the node of a database; return it and the change that made it."""
+def _marks(change_id: str, altered_by: str) -> dict[str, str]:
+    return {"change_id": change_id} | ({"altered_by": altered_by} if altered_by else {})
+
+
+def decode_marks(data: bytes) -> tuple[str, str]:
+    """Return which change made a database or a table, and which altered it last."""
+    value = json.loads(data)
+    return value["change_id"], value.get("altered_by", "")
+
+
+def decode_database(name: str, data: bytes) -> DatabaseRecord:
+    """Read the node of a database."""
     value = json.loads(data)
     descriptor = {"version": 1, "custom_properties": value["custom_properties"]}
     if "comment" in value:
         descriptor["comment"] = value["comment"]
-    record = DatabaseRecord(name, encode(descriptor), value["created_time"], value["modified_time"])
-    return record, value["change_id"]
+    return DatabaseRecord(name, encode(descriptor), value["created_time"], value["modified_time"])
 
 
-def encode_table(record: TableRecord, change_id: str) -> bytes:
+def encode_table(record: TableRecord, change_id: str, altered_by: str = "") -> bytes:
     """Return the node of a table; its schemas are nodes of their own."""
     value = json.loads(record.json)
     del value["schema"]
     value |= {"created_time": record.created_ms, "modified_time": record.modified_ms}
-    return encode(value | {"version": 1, "table_id": record.table_id, "change_id": change_id})
+    return encode(value | {"version": 1, "table_id": record.table_id} | _marks(change_id, altered_by))
 
 
-def decode_table(path: TablePath, data: bytes, schemas: dict[int, bytes]) -> tuple[TableRecord, str]:
-    """Read the node of a table with its *schemas* by id; return it and the change that made it."""
+def decode_table(path: TablePath, data: bytes, schemas: dict[int, bytes]) -> TableRecord:
+    """Read the node of a table with its *schemas* by id."""
     value = json.loads(data)
     newest = max(schemas)
     descriptor = {
@@ -189,7 +216,7 @@ def decode_table(path: TablePath, data: bytes, schemas: dict[int, bytes]) -> tup
     }
     if "comment" in value:
         descriptor["comment"] = value["comment"]
-    record = TableRecord.of(
+    return TableRecord.of(
         path,
         value["table_id"],
         encode(descriptor),
@@ -197,28 +224,50 @@ def decode_table(path: TablePath, data: bytes, schemas: dict[int, bytes]) -> tup
         created_ms=value["created_time"],
         modified_ms=value["modified_time"],
     )
+
+
+def encode_partition(record: PartitionRecord, change_id: str) -> bytes:
+    """Return the node of a partition; its name is that of the node."""
+    value = {"version": 1, "table_id": record.table_id, "partition_id": record.partition_id}
+    return encode(value | {"bucket_count": record.bucket_count, "change_id": change_id})
+
+
+def decode_partition(name: str, data: bytes) -> tuple[PartitionRecord, str]:
+    """Read the node of a partition; return it and the change that made it."""
+    value = json.loads(data)
+    record = PartitionRecord(value["table_id"], value["partition_id"], name, value["bucket_count"])
     return record, value["change_id"]
 
 
 def encode_tombstone(tombstone: Tombstone) -> bytes:
     """Return the node of a tombstone."""
-    database, table = tombstone.path
-    value = {"version": 1, "table_id": tombstone.table_id, "database": database, "table": table}
+    (table_id, partition_id), (database, table) = tombstone.group, tombstone.path
+    value = {"version": 1, "table_id": table_id, "database": database, "table": table}
+    if partition_id != NO_PARTITION:
+        value["partition_id"] = partition_id
     return encode(value | {"change_id": tombstone.change_id})
 
 
 def decode_tombstone(data: bytes) -> Tombstone:
     """Read the node of a tombstone."""
     value = json.loads(data)
-    return Tombstone(value["table_id"], (value["database"], value["table"]), value["change_id"])
+    group = (value["table_id"], value.get("partition_id", NO_PARTITION))
+    return Tombstone(group, (value["database"], value["table"]), value["change_id"])
 
 
 # ---- buckets -------------------------------------------------------------------------------------
 
 
-def encode_assignment(replicas: tuple[tuple[int, ...], ...]) -> bytes:
+def encode_assignment(group: GroupKey, replicas: tuple[tuple[int, ...], ...]) -> bytes:
     """Return the node of an assignment: the replicas of each bucket."""
-    return encode({"version": 1, "buckets": {str(n): list(servers) for n, servers in enumerate(replicas)}})
+    buckets = {str(n): list(servers) for n, servers in enumerate(replicas)}
+    table = {} if group[1] == NO_PARTITION else {"table_id": group[0]}
+    return encode({"version": 1, "buckets": buckets} | table)
+
+
+def table_of_assignment(data: bytes) -> int:
+    """Return whose partition an assignment is for."""
+    return int(json.loads(data)["table_id"])
 
 
 def decode_assignment(data: bytes) -> tuple[tuple[int, ...], ...]:

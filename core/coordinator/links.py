@@ -141,6 +141,7 @@ class Links:
                 (Kind.NODES, None),
                 *((Kind.DATABASE, name) for name in catalog.databases),
                 *((Kind.TABLE, (table.path, table.table_id)) for table in catalog.by_id.values()),
+                *((Kind.PARTITION, partition.group) for partition in catalog.partitions.values()),
                 *((Kind.BUCKET, key) for key in catalog.buckets),
             ]
         )
@@ -360,6 +361,12 @@ def _add(update: private.UpdateCatalogRequest, item: Item, state: State, server_
             update.tables.append(entries.table_entry(table))
         else:
             update.tables.add(database=path[0], name=path[1], table_id=table_id, dropped=True)
+    elif kind is Kind.PARTITION:
+        partition = catalog.partitions.get(what[1])
+        if partition is not None:
+            update.partitions.append(entries.partition_entry(partition))
+        else:
+            update.partitions.add(table_id=what[0], partition_id=what[1], dropped=True)
     elif kind is Kind.BUCKET:
         record = catalog.bucket(what)
         if record is not None:  # else its table is gone, and the table's entry says so

@@ -1,9 +1,9 @@
 """Every write of the active coordinator: one proposal in flight, checked against its epoch.
 
 The order of importance: servers that do not answer, wrong leaders, what clients asked, new bucket
-records, erasing. A proposal that is confirmed is applied; one that is not (another coordinator was
-faster, or nobody knows) ends this term: everything is read again under a new epoch, which also makes
-sure that the old write can never be applied late.
+records, automatic partitions, erasing. A proposal that is confirmed is applied; one that is not (another
+coordinator was faster, or nobody knows) ends this term: everything is read again under a new epoch, which
+also makes sure that the old write can never be applied late.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from flussd.core.coordinator import layout, proposals
+from flussd.core.coordinator.changes import TableMade
 from flussd.core.coordinator.proposals import Proposal, Why
 from flussd.core.registry.messages import Answer, Check, Multi, Outcome
 
@@ -54,7 +55,7 @@ class Pipeline:
             return asked
         if state.unmade:
             return proposals.make_records(state, epoch)
-        return proposals.erase(state)
+        return owner.auto.next_proposal() or proposals.erase(state)
 
     def answered(self, proposal: Proposal, answer: Answer) -> None:
         """What became of the proposal in flight."""
@@ -64,6 +65,8 @@ class Pipeline:
         if answer.outcome is Outcome.OK:
             for change in proposal.changes:
                 owner.state.apply(change)
+                if isinstance(change, TableMade):
+                    owner.auto.look_at(change.record)
             if proposal.why is Why.DDL:
                 owner.requests.applied()
         elif answer.outcome in NEVER and proposal.why is Why.DDL:

@@ -12,14 +12,13 @@ from typing import Final
 
 import attrs
 
-from flussd.core.catalog.records import NO_PARTITION
 from flussd.core.coordinator import layout
 from flussd.core.coordinator.changes import (
     Change,
+    GroupErased,
     RecordErased,
     RecordSet,
     ServerGone,
-    TableErased,
 )
 from flussd.core.coordinator.elections import first_record, successor
 from flussd.core.coordinator.state import State
@@ -31,6 +30,9 @@ WRITES_MAX: Final = 256
 BUCKETS_MADE_MAX: Final = WRITES_MAX // 2
 """Each takes two writes, its folder and its record; so does erasing."""
 
+GROUPS_ERASED_MAX: Final = 80
+"""Each takes three writes."""
+
 
 class Why(enum.Enum):
     """What a proposal is for."""
@@ -38,6 +40,7 @@ class Why(enum.Enum):
     DECREE = "a tablet server does not answer"
     ELECT = "buckets have the wrong leader"
     DDL = "a client asked for it"
+    AUTO = "a table makes and drops partitions by itself"
     MAKE = "buckets have no record yet"
     ERASE = "dropped buckets are deleted everywhere"
 
@@ -85,13 +88,13 @@ def _set_record(state: State, to: RecordSet, writes: list[Write], changes: list[
 
 
 def make_records(state: State, epoch: int) -> Proposal:
-    """Make (the first of) the missing bucket records of one table."""
-    table_id = next(iter(state.unmade))
+    """Make (the first of) the missing bucket records of one table or partition."""
+    group = next(iter(state.unmade))
     writes: list[Write] = []
     changes: list[Change] = []
-    for bucket in state.missing_records(table_id, BUCKETS_MADE_MAX):
-        key = (table_id, NO_PARTITION, bucket)
-        record = first_record(key, state.assignments[table_id][bucket], state.servers, epoch)
+    for bucket in state.missing_records(group, BUCKETS_MADE_MAX):
+        key = (*group, bucket)
+        record = first_record(key, state.assignments[group][bucket], state.servers, epoch)
         writes.append(Create(layout.bucket_path(key)))
         writes.append(Create(layout.record_path(key), layout.encode_record(record)))
         changes.append(RecordSet(record, 0))
@@ -99,7 +102,7 @@ def make_records(state: State, epoch: int) -> Proposal:
 
 
 def erase(state: State) -> Proposal | None:
-    """Erase what nobody has a replica of: bucket records, then what is left of their table."""
+    """Erase what nobody has a replica of: bucket records, then the rest of their table or partition."""
     if state.erasable:
         writes: list[Write] = []
         keys = list(state.erasable)[:BUCKETS_MADE_MAX]
@@ -107,16 +110,13 @@ def erase(state: State) -> Proposal | None:
             writes.append(Delete(layout.record_path(key), state.versions[key]))
             writes.append(Delete(layout.bucket_path(key)))
         return Proposal(Why.ERASE, tuple(writes), tuple([RecordErased(key) for key in keys]))
-    for table_id in state.tombstones:
-        if not state.record_count.get(table_id):
-            return _erase_table(state, table_id)
-    return None
-
-
-def _erase_table(state: State, table_id: int) -> Proposal:
-    writes: list[Write] = []
-    if table_id in state.assignments:  # else it was partitioned
-        writes.append(Delete(layout.buckets_path(table_id)))
-        writes.append(Delete(layout.assignment_path(table_id), 0))
-    writes.append(Delete(layout.tombstone_path(table_id), 0))
-    return Proposal(Why.ERASE, tuple(writes), (TableErased(table_id),))
+    gone = [group for group in state.tombstones if not state.record_count.get(group)]
+    if not gone:
+        return None
+    writes = []
+    for group in gone[:GROUPS_ERASED_MAX]:
+        if group in state.assignments:  # else it was partitioned
+            writes.append(Delete(layout.buckets_path(group)))
+            writes.append(Delete(layout.assignment_path(group), 0))
+        writes.append(Delete(layout.tombstone_path(group), 0))
+    return Proposal(Why.ERASE, tuple(writes), tuple([GroupErased(g) for g in gone[:GROUPS_ERASED_MAX]]))

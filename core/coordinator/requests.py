@@ -18,7 +18,6 @@ from flussd.core.coordinator.ddl import Ddl
 from flussd.core.coordinator.proposals import Proposal
 from flussd.core.limits import LEADERLESS_HOLD_MS
 from flussd.core.records.refusal import Refused
-from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -140,7 +139,7 @@ class Requests:
         while self.queue:
             ddl = self.queue.popleft()
             try:
-                proposal = ddl.propose(owner.state, owner.config.defaults, owner.next_change_id())
+                proposal = ddl.propose(owner.state, owner.config, owner.next_change_id())
             except Refused as refused:
                 self._refuse(ddl, refused.code, refused.text)
                 continue
@@ -158,8 +157,7 @@ class Requests:
             self.queue.appendleft(ddl)
             return
         deadline_ms = self.owner.now_ms + DDL_WAIT_MS
-        creates = ddl.api_key == ApiKey.CREATE_TABLE
-        number = -1 if creates else self.owner.state.change_number
+        number = -1 if ddl.makes_buckets else self.owner.state.change_number
         self.waits[ddl.serial] = Wait(ddl, deadline_ms, number)
 
     def refused(self, text: str) -> None:
@@ -200,9 +198,8 @@ class Requests:
         owner, table_id = self.owner, wait.ddl.table_id
         if owner.now_ms >= wait.deadline_ms:
             return True
-        creates = wait.ddl.api_key == ApiKey.CREATE_TABLE
-        if creates and table_id in owner.state.catalog.by_id:
-            if not owner.state.is_led(table_id):
+        if wait.ddl.makes_buckets and table_id in owner.state.catalog.by_id:
+            if table_id in owner.auto.due or not wait.ddl.is_led(owner.state):
                 return False
             if wait.number < 0:
                 wait.number = owner.state.change_number

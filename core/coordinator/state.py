@@ -15,7 +15,14 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from flussd.core.catalog.catalog import Catalog
-from flussd.core.catalog.records import NO_LEADER, NO_PARTITION, BucketKey, BucketRecord, NodeRecord
+from flussd.core.catalog.records import (
+    NO_LEADER,
+    NO_PARTITION,
+    BucketKey,
+    BucketRecord,
+    GroupKey,
+    NodeRecord,
+)
 from flussd.core.coordinator import changes as ch
 from flussd.core.coordinator.elections import is_right
 from flussd.core.coordinator.layout import Registration, Tombstone
@@ -31,9 +38,19 @@ class Kind(enum.IntEnum):
     BUCKET = 2
     DROP = 3  # to the servers that have a replica
     NODES = 4
+    PARTITION = 5
 
 
-Item: TypeAlias = tuple[Kind, Any]  # (kind, database name, table id, or bucket key)
+Item: TypeAlias = tuple[Kind, Any]  # (kind, what identifies it)
+
+
+@attrs.frozen
+class Mark:
+    """Of a database's or a table's node: its version, and which changes made it and altered it last."""
+
+    version: int
+    change_id: str
+    altered_by: str = ""
 
 
 @attrs.define(eq=False)
@@ -42,21 +59,24 @@ class State:
 
     catalog: Catalog = attrs.Factory(Catalog)
     servers: dict[int, Registration] = attrs.Factory(dict)
-    database_marks: dict[str, tuple[int, str]] = attrs.Factory(dict)  # name -> version, change id
-    table_marks: dict[int, tuple[int, str]] = attrs.Factory(dict)  # table id -> version, change id
-    assignments: dict[int, tuple[tuple[int, ...], ...]] = attrs.Factory(dict)
+    database_marks: dict[str, Mark] = attrs.Factory(dict)
+    table_marks: dict[int, Mark] = attrs.Factory(dict)
+    partition_marks: dict[int, str] = attrs.Factory(dict)  # partition id -> the change that made it
+    assignments: dict[GroupKey, tuple[tuple[int, ...], ...]] = attrs.Factory(dict)
     versions: dict[BucketKey, int] = attrs.Factory(dict)  # of the records' nodes
-    dropping: dict[BucketKey, BucketRecord] = attrs.Factory(dict)  # records of dropped tables
-    tombstones: dict[int, Tombstone] = attrs.Factory(dict)
+    dropping: dict[BucketKey, BucketRecord] = attrs.Factory(dict)  # records of what is dropped
+    tombstones: dict[GroupKey, Tombstone] = attrs.Factory(dict)
     next_table_id: int = 0
     table_ids_version: int = 0
+    next_partition_id: int = 0
+    partition_ids_version: int = 0
     # What follows from the above:
-    record_count: dict[int, int] = attrs.Factory(dict)  # table id -> records there are
+    record_count: dict[GroupKey, int] = attrs.Factory(dict)  # records there are
     hosted: dict[int, dict[BucketKey, None]] = attrs.Factory(dict)  # server -> its live buckets
-    unmade: dict[int, None] = attrs.Factory(dict)  # tables whose bucket records are not all made
+    unmade: dict[GroupKey, None] = attrs.Factory(dict)  # bucket records are not all made
     unelected: dict[BucketKey, None] = attrs.Factory(dict)  # records that name the wrong leader
     # Reports of the tablet servers, known only to this process:
-    awaited: dict[int, dict[BucketKey, int]] = attrs.Factory(dict)  # table -> leaders not heard of
+    awaited: dict[GroupKey, dict[BucketKey, int]] = attrs.Factory(dict)  # leaders not heard of
     undeleted: dict[BucketKey, dict[int, None]] = attrs.Factory(dict)  # dropped -> servers to report
     deletable: dict[int, dict[BucketKey, None]] = attrs.Factory(dict)  # server -> dropped buckets
     erasable: dict[BucketKey, None] = attrs.Factory(dict)  # dropped, and deleted everywhere
@@ -69,11 +89,12 @@ class State:
         self.change_number += 1
         _APPLY[type(change)](self, change)
 
-    # ---- databases and tables ------------------------------------------------------------------
+    # ---- databases, tables, partitions ------------------------------------------------------------------
 
     def _database_made(self, change: ch.DatabaseMade) -> None:
         self.catalog.put_database(change.record)
-        self.database_marks[change.record.name] = (change.version, change.change_id)
+        mark = Mark(change.version, change.change_id, change.altered_by)
+        self.database_marks[change.record.name] = mark
         self.items.append((Kind.DATABASE, change.record.name))
 
     def _database_gone(self, change: ch.DatabaseGone) -> None:
@@ -88,65 +109,80 @@ class State:
     def _table_made(self, change: ch.TableMade) -> None:
         table = change.record
         self.catalog.put_table(table)
-        self.table_marks[table.table_id] = (change.version, change.change_id)
+        self.table_marks[table.table_id] = Mark(change.version, change.change_id, change.altered_by)
         self.items.append((Kind.TABLE, (table.path, table.table_id)))
 
+    def _partition_ids_moved(self, change: ch.PartitionIdsMoved) -> None:
+        self.next_partition_id, self.partition_ids_version = change.next_id, change.version
+
+    def _partition_made(self, change: ch.PartitionMade) -> None:
+        self.catalog.put_partition(change.record)
+        self.partition_marks[change.record.partition_id] = change.change_id
+        self.items.append((Kind.PARTITION, change.record.group))
+
     def _assigned(self, change: ch.Assigned) -> None:
-        self.assignments[change.table_id] = change.replicas
-        self._count(change.table_id, 0)
+        self.assignments[change.group] = change.replicas
+        self._count(change.group, 0)
 
-    def _count(self, table_id: int, more: int) -> None:
-        count = self.record_count.get(table_id, 0) + more
-        self.record_count[table_id] = count
-        if table_id not in self.tombstones and count < len(self.assignments[table_id]):
-            self.unmade[table_id] = None
+    def _count(self, group: GroupKey, more: int) -> None:
+        count = self.record_count.get(group, 0) + more
+        self.record_count[group] = count
+        if group not in self.tombstones and count < len(self.assignments[group]):
+            self.unmade[group] = None
         else:
-            self.unmade.pop(table_id, None)
+            self.unmade.pop(group, None)
 
-    def _table_dropped(self, change: ch.TableDropped) -> None:
+    def _group_dropped(self, change: ch.GroupDropped) -> None:
         tombstone = change.tombstone
-        table_id = tombstone.table_id
-        self.tombstones[table_id] = tombstone
-        self.unmade.pop(table_id, None)
-        self.awaited.pop(table_id, None)
-        for bucket in range(len(self.assignments.get(table_id, ()))):
-            record = self.catalog.bucket((table_id, NO_PARTITION, bucket))
+        group = tombstone.group
+        table_id, partition_id = group
+        self.tombstones[group] = tombstone
+        self.unmade.pop(group, None)
+        self.awaited.pop(group, None)
+        for bucket in range(len(self.assignments.get(group, ()))):
+            record = self.catalog.bucket((*group, bucket))
             if record is not None:
                 self._begin_deletion(record)
+        if partition_id != NO_PARTITION:
+            self.catalog.drop_partition(partition_id)
+            self.partition_marks.pop(partition_id, None)
+            self.items.append((Kind.PARTITION, group))
+            return
+        assert table_id not in self.catalog.partition_names, "its partitions are dropped before it"
         self.catalog.drop_table(table_id)
         self.table_marks.pop(table_id, None)
         self.items.append((Kind.TABLE, (tombstone.path, table_id)))
 
-    def _table_erased(self, change: ch.TableErased) -> None:
-        del self.tombstones[change.table_id]
-        self.assignments.pop(change.table_id, None)
-        self.record_count.pop(change.table_id, None)
+    def _group_erased(self, change: ch.GroupErased) -> None:
+        del self.tombstones[change.group]
+        self.assignments.pop(change.group, None)
+        self.record_count.pop(change.group, None)
 
     # ---- buckets -------------------------------------------------------------------------------
 
     def _record_set(self, change: ch.RecordSet) -> None:
         record = change.record
-        key, table_id = record.key, record.key[0]
+        key, group = record.key, record.key[:2]
         before = self.catalog.bucket(key) or self.dropping.get(key)
         self._exchange(before, self.versions.get(key), record, change.version)
         self.versions[key] = change.version
-        if table_id in self.tombstones:
-            self._count(table_id, 1)
+        if group in self.tombstones:
+            self._count(group, 1)
             self._begin_deletion(record)
             return
         if before is None:
-            self._count(table_id, 1)
+            self._count(group, 1)
             for server_id in record.replicas:
                 self.hosted.setdefault(server_id, {})[key] = None
         self.catalog.put_bucket(record)
         self._look_at_leader(record)
-        awaited = self.awaited.setdefault(table_id, {})
+        awaited = self.awaited.setdefault(group, {})
         if record.leader_id != NO_LEADER:
             awaited[key] = record.leader_epoch
         else:
             awaited.pop(key, None)
         if not awaited:
-            del self.awaited[table_id]
+            del self.awaited[group]
         self.items.append((Kind.BUCKET, key))
 
     def _look_at_leader(self, record: BucketRecord) -> None:
@@ -170,7 +206,7 @@ class State:
         key = change.key
         record = self.dropping.pop(key)
         self._exchange(record, self.versions.pop(key), None, None)
-        self._count(key[0], -1)
+        self._count(key[:2], -1)
         self.erasable.pop(key, None)
         for server_id in self.undeleted.pop(key, {}):
             self.deletable[server_id].pop(key, None)
@@ -202,16 +238,16 @@ class State:
 
     def leading(self, key: BucketKey, epoch: int) -> None:
         """A server leads *key* in *epoch*, and takes writes."""
-        awaited = self.awaited.get(key[0], {})
+        awaited = self.awaited.get(key[:2], {})
         if awaited.get(key) == epoch:
             self.forget_awaited(key)
 
     def forget_awaited(self, key: BucketKey) -> None:
         """Wait no more for the leader of *key*: it is there, or in trouble."""
-        awaited = self.awaited.get(key[0], {})
+        awaited = self.awaited.get(key[:2], {})
         awaited.pop(key, None)
         if not awaited:
-            self.awaited.pop(key[0], None)
+            self.awaited.pop(key[:2], None)
 
     def deleted(self, key: BucketKey, server_id: int) -> None:
         """A server has erased its replica of a dropped bucket."""
@@ -225,18 +261,24 @@ class State:
 
     # ---- readers -------------------------------------------------------------------------------
 
-    def missing_records(self, table_id: int, count_max: int) -> list[int]:
-        """Return the first buckets of a table that have no record."""
-        buckets = range(len(self.assignments[table_id]))
-        missing = (b for b in buckets if (table_id, NO_PARTITION, b) not in self.versions)
+    def missing_records(self, group: GroupKey, count_max: int) -> list[int]:
+        """Return the first buckets of a table or a partition that have no record."""
+        buckets = range(len(self.assignments[group]))
+        missing = (b for b in buckets if (*group, b) not in self.versions)
         return [bucket for bucket, _ in zip(missing, range(count_max), strict=False)]
 
     def is_led(self, table_id: int) -> bool:
+        """Whether every bucket of a table is led, in all its partitions."""
+        partitions = self.catalog.partition_names.get(table_id, {}).values()
+        groups = [(table_id, partition_id) for partition_id in (NO_PARTITION, *partitions)]
+        return all(self.is_group_led(group) for group in groups)
+
+    def is_group_led(self, group: GroupKey) -> bool:
         """Whether every bucket has a record, a leader, and a leader that reported."""
-        if table_id in self.unmade or table_id in self.awaited:
+        if group in self.unmade or group in self.awaited:
             return False
-        for bucket in range(len(self.assignments.get(table_id, ()))):
-            record = self.catalog.bucket((table_id, NO_PARTITION, bucket))
+        for bucket in range(len(self.assignments.get(group, ()))):
+            record = self.catalog.bucket((*group, bucket))
             if record is None or record.leader_id == NO_LEADER:
                 return False
         return True
@@ -263,7 +305,9 @@ class State:
             sorted(self.database_marks.items()),
             sorted(self.table_marks.items()),
             sorted(self.tombstones.items()),
+            sorted(self.partition_marks.items()),
             (self.next_table_id, self.table_ids_version, self._hash & _HASH_MASK),
+            (self.next_partition_id, self.partition_ids_version),
             (len(self.unmade), len(self.unelected), len(self.awaited), len(self.undeleted)),
         )
         return blake2b(self.catalog.digest() + repr(small).encode(), digest_size=16).digest()
@@ -282,19 +326,25 @@ class State:
     def check_all(self) -> None:
         """Assert that facts and what follows from them agree."""
         self.catalog.check_all()
-        assert not [table_id for table_id in self.tombstones if table_id in self.catalog.by_id]
-        for table_id, replicas in self.assignments.items():
-            keys = [(table_id, NO_PARTITION, bucket) for bucket in range(len(replicas))]
+        for table_id, partition_id in self.tombstones:
+            assert partition_id not in self.catalog.partitions
+            assert partition_id != NO_PARTITION or table_id not in self.catalog.by_id
+        assert self.partition_marks.keys() == self.catalog.partitions.keys()
+        for partition in self.catalog.partitions.values():
+            assert partition.table_id in self.catalog.by_id
+            assert len(self.assignments[partition.group]) == partition.bucket_count
+        for group, replicas in self.assignments.items():
+            keys = [(*group, bucket) for bucket in range(len(replicas))]
             count = sum(key in self.versions for key in keys)
-            assert count == self.record_count[table_id]
-            unmade = table_id not in self.tombstones and count < len(keys)
-            assert unmade == (table_id in self.unmade)
+            assert count == self.record_count[group]
+            unmade = group not in self.tombstones and count < len(keys)
+            assert unmade == (group in self.unmade)
         for key, record in self.catalog.buckets.items():
             assert is_right(record, self.servers) == (key not in self.unelected)
             assert all(key in self.hosted[server_id] for server_id in record.replicas)
         for key in self.dropping:
             assert key not in self.catalog.buckets
-            assert key[0] in self.tombstones
+            assert key[:2] in self.tombstones
             assert bool(self.undeleted[key]) == (key not in self.erasable)
         known = [*self.catalog.buckets.values(), *self.dropping.values()]
         assert sum(_hash_of((record, self.versions[record.key])) for record in known) == self._hash
@@ -309,11 +359,13 @@ _APPLY: Final[dict[type, Callable[[State, Any], None]]] = {
     ch.DatabaseGone: State._database_gone,
     ch.TableIdsMoved: State._table_ids_moved,
     ch.TableMade: State._table_made,
-    ch.TableDropped: State._table_dropped,
+    ch.PartitionIdsMoved: State._partition_ids_moved,
+    ch.PartitionMade: State._partition_made,
+    ch.GroupDropped: State._group_dropped,
     ch.Assigned: State._assigned,
     ch.RecordSet: State._record_set,
     ch.RecordErased: State._record_erased,
-    ch.TableErased: State._table_erased,
+    ch.GroupErased: State._group_erased,
     ch.ServerSeen: State._server_seen,
     ch.ServerGone: State._server_gone,
 }

@@ -172,13 +172,21 @@ class AutoPartition:
 
     def check(self, value: str, now: dt.datetime) -> None:
         """Refuse a value that has another form, or has expired (43)."""
-        form = _PART.sub(lambda part: _DIGITS.get(part[0], part[0]), self.pattern)
-        if re.fullmatch(form, value) is None:
+        if not self._has_form(value):
             text = f"partition value {shown(value)}: expected the form {self.pattern}"
             raise _invalid(text)
-        oldest = self.oldest(now)
-        if oldest is not None and value < oldest:
+        if self.has_expired(value, now):
+            oldest = self.oldest(now)
             raise _invalid(f"partition value {shown(value)}: expected {oldest} or later, it has expired")
+
+    def _has_form(self, value: str) -> bool:
+        form = _PART.sub(lambda part: _DIGITS.get(part[0], part[0]), self.pattern)
+        return re.fullmatch(form, value) is not None
+
+    def has_expired(self, value: str, now: dt.datetime) -> bool:
+        """Return whether a value is a time that is kept no more; what has another form is none."""
+        oldest = self.oldest(now)
+        return oldest is not None and value < oldest and self._has_form(value)
 
 
 def auto_partition_of(

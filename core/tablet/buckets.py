@@ -229,7 +229,8 @@ class Buckets:
     def why_not(self, key: BucketKey) -> tuple[ErrorCode, str]:
         """Tell why a bucket is not served here."""
         if key in self.dropping or not self.server.knows_bucket(key):
-            text = f"table {key[0]} has no such bucket: {key[2]}"
+            partition = f" in partition {key[1]}" if key[1] >= 0 else ""
+            text = f"table {key[0]} has no such bucket{partition}: {key[2]}"
             return ErrorCode.UNKNOWN_TABLE_OR_BUCKET_EXCEPTION, text
         replica = self.replicas.get(key)
         if replica is not None and replica.role is Role.TROUBLED:

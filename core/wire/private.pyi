@@ -33,7 +33,9 @@ class UpdateCatalogRequest(Message):
     def tables(self) -> RepeatedCompositeFieldContainer[TableEntry]: ...
     @property
     def buckets(self) -> RepeatedCompositeFieldContainer[BucketEntry]: ...
-    def __init__(self, *, coordinator_epoch: int | None = ..., tablet_incarnation: int | None = ..., sequence: int | None = ..., snapshot_begin: bool | None = ..., snapshot_end: bool | None = ..., coordinator: NodeEntry | None = ..., nodes_changed: bool | None = ..., nodes: Iterable[NodeEntry] | None = ..., databases: Iterable[DatabaseEntry] | None = ..., tables: Iterable[TableEntry] | None = ..., buckets: Iterable[BucketEntry] | None = ...) -> None: ...
+    @property
+    def partitions(self) -> RepeatedCompositeFieldContainer[PartitionEntry]: ...
+    def __init__(self, *, coordinator_epoch: int | None = ..., tablet_incarnation: int | None = ..., sequence: int | None = ..., snapshot_begin: bool | None = ..., snapshot_end: bool | None = ..., coordinator: NodeEntry | None = ..., nodes_changed: bool | None = ..., nodes: Iterable[NodeEntry] | None = ..., databases: Iterable[DatabaseEntry] | None = ..., tables: Iterable[TableEntry] | None = ..., buckets: Iterable[BucketEntry] | None = ..., partitions: Iterable[PartitionEntry] | None = ...) -> None: ...
 
 class UpdateCatalogResponse(Message):
     sequence: int
@@ -71,6 +73,14 @@ class SchemaEntry(Message):
     schema_id: int
     json: bytes
     def __init__(self, *, schema_id: int | None = ..., json: bytes | None = ...) -> None: ...
+
+class PartitionEntry(Message):
+    table_id: int
+    partition_id: int
+    dropped: bool
+    name: str
+    bucket_count: int
+    def __init__(self, *, table_id: int | None = ..., partition_id: int | None = ..., dropped: bool | None = ..., name: str | None = ..., bucket_count: int | None = ...) -> None: ...
 
 class BucketEntry(Message):
     table_id: int

@@ -19,6 +19,7 @@ MESSAGES: Final[dict[str, tuple[tuple[int, str, str, str, bool], ...]]] = {
         (9, "databases", "rep", "DatabaseEntry", False),
         (10, "tables", "rep", "TableEntry", False),
         (11, "buckets", "rep", "BucketEntry", False),
+        (12, "partitions", "rep", "PartitionEntry", False),
     ),
     "UpdateCatalogResponse": (
         (1, "sequence", "req", "int64", False),
@@ -50,6 +51,13 @@ MESSAGES: Final[dict[str, tuple[tuple[int, str, str, str, bool], ...]]] = {
     "SchemaEntry": (
         (1, "schema_id", "req", "int32", False),
         (2, "json", "req", "bytes", False),
+    ),
+    "PartitionEntry": (
+        (1, "table_id", "req", "int64", False),
+        (2, "partition_id", "req", "int64", False),
+        (3, "dropped", "opt", "bool", False),              # with all its buckets; the rest is absent
+        (4, "name", "opt", "string", False),
+        (5, "bucket_count", "opt", "int32", False),
     ),
     "BucketEntry": (
         (1, "table_id", "req", "int64", False),

@@ -21,6 +21,7 @@ READ_ONLY: Final = frozenset(
         ApiKey.TABLE_EXISTS,
         ApiKey.GET_TABLE_INFO,
         ApiKey.GET_TABLE_SCHEMA,
+        ApiKey.LIST_PARTITION_INFOS,
         ApiKey.GET_METADATA,
     }
 )
@@ -31,6 +32,10 @@ SERVED_BY_COORDINATOR: Final = READ_ONLY | {
     ApiKey.DROP_DATABASE,
     ApiKey.CREATE_TABLE,
     ApiKey.DROP_TABLE,
+    ApiKey.ALTER_DATABASE,
+    ApiKey.ALTER_TABLE,
+    ApiKey.CREATE_PARTITION,
+    ApiKey.DROP_PARTITION,
 }
 
 SERVED_BY_TABLET: Final = READ_ONLY | {

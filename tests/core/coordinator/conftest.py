@@ -219,9 +219,11 @@ class Tablet:
     def _report(self, key, kind, epoch):
         self.report_count += 1
         self.reports.pop(key, None)
-        self.reports[key] = private.BucketReport(
+        report = self.reports[key] = private.BucketReport(
             sequence=self.report_count, kind=kind, table_id=key[0], bucket=key[2], leader_epoch=epoch
         )
+        if key[1] >= 0:
+            report.partition_id = key[1]
 
     def answer_polls(self):
         if self.is_frozen:
@@ -467,6 +469,12 @@ class World:
                 assert tablet.catalog.digest() == catalog.digest()
         ids = [str(table.table_id) for table in catalog.tables.values() if not table.is_partitioned]
         assert sorted(ids) == self.registry.children(layout.ASSIGNMENTS)
+        partition_ids = sorted(map(str, catalog.partitions))
+        assert partition_ids == self.registry.children(layout.PARTITION_ASSIGNMENTS)
+        for path, table in catalog.tables.items():
+            parent, names = layout.partitions_path(path), catalog.partition_names.get(table.table_id)
+            assert bool(names) == (parent in self.registry.tree.nodes)
+            assert not names or sorted(names) == self.registry.children(parent)
         assert self.registry.children(layout.DROPPED) == []
         names = self.registry.children(layout.DATABASES)
         assert names == sorted(catalog.databases)

@@ -107,8 +107,8 @@ def test_buckets_are_spread(make_world):
     world.create_table("t", buckets=4)
     world.create_table("u", buckets=4)
     state = world.machine.state
-    assert ((0,), (1,), (2,), (0,)) == state.assignments[0]
-    assert ((1,), (2,), (0,), (1,)) == state.assignments[1]
+    assert ((0,), (1,), (2,), (0,)) == state.assignments[0, -1]
+    assert ((1,), (2,), (0,), (1,)) == state.assignments[1, -1]
     world.settled()
 
 
