@@ -88,16 +88,18 @@ def _set_record(state: State, to: RecordSet, writes: list[Write], changes: list[
 
 
 def make_records(state: State, epoch: int) -> Proposal:
-    """Make (the first of) the missing bucket records of one table or partition."""
-    group = next(iter(state.unmade))
+    """Make (the first of) the missing bucket records, of one table or partition after the other."""
     writes: list[Write] = []
     changes: list[Change] = []
-    for bucket in state.missing_records(group, BUCKETS_MADE_MAX):
-        key = (*group, bucket)
-        record = first_record(key, state.assignments[group][bucket], state.servers, epoch)
-        writes.append(Create(layout.bucket_path(key)))
-        writes.append(Create(layout.record_path(key), layout.encode_record(record)))
-        changes.append(RecordSet(record, 0))
+    for group in state.unmade:
+        for bucket in state.missing_records(group, BUCKETS_MADE_MAX - len(changes)):
+            key = (*group, bucket)
+            record = first_record(key, state.assignments[group][bucket], state.servers, epoch)
+            writes.append(Create(layout.bucket_path(key)))
+            writes.append(Create(layout.record_path(key), layout.encode_record(record)))
+            changes.append(RecordSet(record, 0))
+        if len(changes) >= BUCKETS_MADE_MAX:
+            break
     return Proposal(Why.MAKE, tuple(writes), tuple(changes))
 
 
