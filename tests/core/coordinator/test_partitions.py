@@ -89,6 +89,17 @@ def calm(make_world):
     return make_world(ping_interval_ms=600_000)
 
 
+def settled(world):
+    """All converged, and the registry has the partitions of the catalog and nothing besides."""
+    world.settled()
+    registry, catalog = world.registry, world.machine.state.catalog
+    assert sorted(map(str, catalog.partitions)) == registry.children(layout.PARTITION_ASSIGNMENTS)
+    for where, table in catalog.tables.items():
+        parent, names = layout.partitions_path(where), catalog.partition_names.get(table.table_id)
+        assert bool(names) == (parent in registry.tree.nodes)
+        assert not names or sorted(names) == registry.children(parent)
+
+
 # ---- asked for -----------------------------------------------------------------------------------
 
 
@@ -107,11 +118,11 @@ def test_a_partition_comes_and_goes(world):
 
     assert {"b": 1} == listed(world)
     assert [(0, 0, 0), (0, 0, 1)] == sorted(world.tablets[0].erased)
-    world.settled()
+    settled(world)
     assert done(drop(world, p="b"))
     assert done(add(world, p="a"))
     assert {"a": 2} == listed(world), "ids are never used again"
-    world.settled()
+    settled(world)
 
 
 def test_several_keys(world):
@@ -193,7 +204,7 @@ def test_a_table_goes_with_its_partitions(world, cascade):
     world.run(500)
 
     assert 130 == len(world.tablets[0].erased)
-    world.settled()
+    settled(world)
 
 
 def test_another_coordinator_finds_all(world):
@@ -214,7 +225,7 @@ def test_another_coordinator_finds_all(world):
 
     assert {"a": 0, "c": 2} == listed(world)
     assert [(0, 1, 0), (0, 1, 1)] == sorted(tablet.erased)
-    world.settled()
+    settled(world)
     assert done(add(world, p="b"))
     assert {"a": 0, "b": 3, "c": 2} == listed(world)
 
@@ -227,7 +238,7 @@ def test_partitions_are_made_ahead(world):
     assert done(create(world, **AUTO))
 
     assert {TODAY: 0, "20231115": 1} == listed(world)
-    world.settled()
+    settled(world)
 
 
 def test_time_passes(calm):
@@ -240,7 +251,7 @@ def test_time_passes(calm):
     calm.run(DAY_MS + CHECK_INTERVAL_MS)
 
     assert ("20231115", "20231123") == (min(listed(calm)), max(listed(calm)))
-    calm.settled()
+    settled(calm)
 
 
 def test_a_table_with_several_keys_only_loses_partitions(calm):
@@ -273,7 +284,7 @@ def test_the_option_is_altered(world):
     assert done(alter("table.auto-partition.num-precreate", "120"))
     world.run(200)
     assert 121 == len(listed(world))
-    world.settled()
+    settled(world)
 
 
 def test_the_limit_of_partitions(make_world):
@@ -365,7 +376,7 @@ def test_every_write_may_be_lost(make_world, mode):
     first = world.registry.multis + 1
     play(world)
     world.run(300)
-    world.settled()
+    settled(world)
     last = world.registry.multis
     assert last - first > 15
     for number in range(first, last + 1):
@@ -375,7 +386,7 @@ def test_every_write_may_be_lost(make_world, mode):
         world.run(500)
         world.registry.apply_late()
         world.run(300)
-        world.settled()
+        settled(world)
         assert world.machine.epoch >= 1, "the loss was noticed"
         assert {TODAY, "20231115"} == set(listed(world, "auto"))
 
@@ -396,4 +407,4 @@ def test_a_crash_at_every_moment(make_world):
         world.start()
         world.until(lambda world=world: world.machine.role is Role.ACTIVE)
         world.run(1000)
-        world.settled()
+        settled(world)
