@@ -11,9 +11,13 @@ from typing import Any
 from flussd.core.replica.stored import Role
 from flussd.core.tablet.buckets import ROOT, key_of
 from flussd.core.tablet.reports import ReportsWaiter
+from flussd.core.tablet.tablet import RetentionWaiter
 from flussd.runtime_sim.cluster import Cluster
 from flussd.runtime_sim.nodes import Node
 from flussd.runtime_sim.oracles.violation import Oracle, Violation
+
+ALWAYS_WAITING = (ReportsWaiter, RetentionWaiter)
+"""What a healthy server has parked: the coordinator's poll, and the next look at old segments."""
 
 
 def sick(cluster: Cluster) -> str:
@@ -65,7 +69,7 @@ def leaks(cluster: Cluster) -> None:
 
 
 def _left_in_tablet(machine: Any) -> dict[str, int]:
-    waiters = [w for w in machine.parked.waiters.values() if not isinstance(w, ReportsWaiter)]
+    waiters = [w for w in machine.parked.waiters.values() if not isinstance(w, ALWAYS_WAITING)]
     clients = [number for number, internal in machine.connections.items() if not internal]
     everything = {
         "parked": waiters,
