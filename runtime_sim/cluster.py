@@ -45,6 +45,7 @@ class Shape:
     checkpoint_bytes: int
     registry_log_bytes: int
     writer_id_block: int
+    retention_interval_ms: int
 
     @classmethod
     def drawn(cls, seed: int) -> Shape:
@@ -57,6 +58,7 @@ class Shape:
             checkpoint_bytes=draws.choice((3_000, 20_000, 1_000_000)),
             registry_log_bytes=draws.choice((4_000, 30_000, 1_000_000)),
             writer_id_block=draws.choice((1, 5, 1_000)),
+            retention_interval_ms=draws.choice((300_000, 300_000, 700)),
         )
 
 
@@ -94,6 +96,7 @@ class Cluster:
             segment_bytes=self.shape.segment_bytes,
             writer_id_block=self.shape.writer_id_block,
             checkpoint_bytes=self.shape.checkpoint_bytes,
+            retention_interval_ms=self.shape.retention_interval_ms,
         )
         edge = Edge(2, SERVED_BY_TABLET, PRIVATE_OF_TABLETS)
         self._add(

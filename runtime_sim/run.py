@@ -44,6 +44,7 @@ class Load:
     """Who works in a run: (table, buckets) and the clients' configurations."""
 
     buckets: tuple[int, ...]  # by table
+    ttls: tuple[str, ...]  # by table: how long its log is kept; empty: as long as by default
     writers: tuple[WriterConfig, ...]
     readers: tuple[ReaderConfig, ...]
 
@@ -51,8 +52,10 @@ class Load:
     def drawn(cls, seed: int) -> Load:
         """Draw the load of *seed*."""
         draws = Stream.of(seed, "load")
+        buckets = tuple(draws.between(1, 3) for _ in range(draws.choice((1, 1, 2))))
         return cls(
-            tuple(draws.between(1, 3) for _ in range(draws.choice((1, 1, 2)))),
+            buckets,
+            tuple(Stream.of(seed, "ttl", n).choice(("", "3 s", "8 s")) for n in range(len(buckets))),
             tuple(_writer(Stream.of(seed, "writer", n)) for n in range(draws.between(1, 3))),
             tuple(_reader(Stream.of(seed, "reader", n)) for n in range(draws.between(1, 2))),
         )
@@ -240,7 +243,7 @@ class Run:
             def made(table_id: int, name: str = name) -> None:
                 self.tables[name] = table_id
 
-            self.admin.make_table(name, buckets, made)
+            self.admin.make_table(name, buckets, self.load.ttls[n], made)
 
         def missing() -> str:
             names = [f"table_{n}" for n in range(len(self.load.buckets))]

@@ -9,10 +9,12 @@ from typing import Any
 
 import attrs
 
+from flussd.core.records.options import parse_duration_ms
 from flussd.core.replica.events import BucketKey
 from flussd.core.replica.stored import Role
 from flussd.runtime_sim.nodes import Node
 from flussd.runtime_sim.oracles.ledger import Ledgers
+from flussd.runtime_sim.oracles.violation import Oracle, Violation
 from flussd.runtime_sim.processes import Process
 
 
@@ -38,6 +40,8 @@ class Watch:
                 self.logs[node.number, key] = replica.log
                 self.homes[key] = node.number
                 self._recovered(node, key, replica)
+            if replica.given_up:
+                self._gave_up(node, key, replica)
 
     def _recovered(self, node: Node, key: BucketKey, replica: Any) -> None:
         world = node.world
@@ -52,6 +56,21 @@ class Watch:
             if lost > 0:
                 world.count("known records lost, as allowed", lost)
             ledger.recovered(replica.log.end_offset)
+
+    def _gave_up(self, node: Node, key: BucketKey, replica: Any) -> None:
+        """Judge what retention gives up, while its files are still there."""
+        ledger = self.ledgers.by_key.get(key)
+        table = node.machine.catalog.table_by_id(key[0])
+        if ledger is None or table is None or ledger.start_offset >= replica.log.start_offset:
+            return
+        ttl_ms = parse_duration_ms(table.properties.get("table.log.ttl", "7 d"))
+        newest_ms = max(segment.max_timestamp_ms for segment in replica.given_up)
+        now_ms = min(node.machine.wall_ms, node.machine.reports.coordinator_wall_ms)
+        if newest_ms + ttl_ms >= now_ms:
+            text = f"table {key[0]} bucket {key[2]}: a batch of {newest_ms} is given up at {now_ms}"
+            raise Violation(Oracle.KEPT_LONG_ENOUGH, f"{text}, the table keeps {ttl_ms} ms")
+        ledger.gave_up(replica.log.start_offset)
+        node.world.count("segments given up", len(replica.given_up))
 
     def _ended(self, node: Node, process: Process) -> None:
         machine: Any = process.driver.machine

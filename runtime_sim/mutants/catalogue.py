@@ -15,6 +15,7 @@ import attrs
 
 from flussd.core.catalog.catalog import Catalog
 from flussd.core.log import recovery
+from flussd.core.log.log import Log
 from flussd.core.log.recovery import Recovery
 from flussd.core.log.writers import Verdict, Writers
 from flussd.core.replica.flights import NO_TICKET
@@ -83,6 +84,10 @@ def _no_erasing(_: Any) -> Any:
     return erase
 
 
+def _any_age(_: Any) -> Any:
+    return lambda self, _before_ms: self.segments[:-1]
+
+
 def _unsorted(_: Any) -> Any:
     # The order of a set of texts depends on PYTHONHASHSEED: that is what must be seen.
     return lambda self, database: list(set(self.names.get(database, ())))
@@ -137,6 +142,13 @@ MUTANTS: Final = {
         "_erase_if_idle",
         _no_erasing,
         (Oracle.NOTHING_LEAKS,),
+    ),
+    "retention_ignores_age": Mutant(
+        "retention gives up every segment but the one that grows",
+        Log,
+        "expired",
+        _any_age,
+        (Oracle.KEPT_LONG_ENOUGH,),
     ),
     "set_order": Mutant("a list has the order of a set", Catalog, "table_names", _unsorted, ()),
 }

@@ -45,6 +45,7 @@ class Ledger:
     generation: int = 0
     floor_offset: int = 0  # what a server believed to be durable
     power_lost: bool = False  # since the last recovery
+    start_offset: int = 0  # below, retention may have given up what is old
     end_offset: int = 0  # the greatest that is known
     ack_count: int = 0
     promised: dict[Identity, int] = attrs.Factory(dict)  # acknowledged without an offset -> generation
@@ -99,6 +100,8 @@ class Ledger:
 
     def _known(self, start_offset: int, end_offset: int, identity: Identity, crc: int) -> Entry:
         entry = self.entries.get(start_offset)
+        if start_offset < self.start_offset and self.places.get(identity, start_offset) == start_offset:
+            return Entry(start_offset, end_offset, identity, crc)  # an answer older than its end
         if entry is not None:
             if (entry.identity, entry.crc, entry.end_offset) != (identity, crc, end_offset):
                 text = f"{self._name()} at {start_offset}: known is {entry.identity}, got {identity}"
@@ -115,6 +118,12 @@ class Ledger:
         return entry
 
     # ---- what happens to servers ---------------------------------------------------------------
+
+    def gave_up(self, start_offset: int) -> None:
+        """Retention gave up all below *start_offset*; what was where is remembered."""
+        self.start_offset = max(self.start_offset, start_offset)
+        for entry in [entry for entry in self.entries.values() if entry.start_offset < start_offset]:
+            del self.entries[entry.start_offset]
 
     def ended(self, durable_offset: int) -> None:
         """The process that held the log ended, and believed this much of it to be durable."""
@@ -156,19 +165,24 @@ class Ledger:
 
     def audited(self, end_offset: int, in_log: dict[int, BatchHead]) -> None:
         """A fresh reader read everything, up to *end_offset*: judge the whole."""
-        at = 0
-        sequences: dict[int, int] = {}
+        at = min(in_log, default=end_offset)
+        if at > self.start_offset:
+            text = f"{self._name()}: begins at {at}, expected {self.start_offset} at the latest"
+            raise Violation(Oracle.CONTIGUOUS, text)
+        begins, sequences = at, dict[int, int]()
         for start_offset in sorted(in_log):
             head = in_log[start_offset]
             if start_offset != at:
                 text = f"{self._name()}: expected a batch at {at}, got one at {start_offset}"
                 raise Violation(Oracle.CONTIGUOUS, text)
             at += head.last_offset_delta + 1
+            if begins and head.writer_id not in sequences:
+                sequences[head.writer_id] = head.batch_sequence - 1  # what was before is given up
             self._in_order(head, sequences)
         if at != end_offset:
             raise Violation(Oracle.CONTIGUOUS, f"{self._name()}: ends at {at}, expected {end_offset}")
         for entry in self.entries.values():
-            if entry.acked and entry.start_offset not in in_log:
+            if entry.acked and entry.start_offset >= begins and entry.start_offset not in in_log:
                 text = f"{self._name()} at {entry.start_offset}: {entry.identity} is not there"
                 raise Violation(Oracle.ACKED_SURVIVES, text)
 
@@ -176,7 +190,7 @@ class Ledger:
         for identity, generation in self.promised.items():
             batch = self.sent[identity]
             is_there = (batch.writer_id, batch.sequence) in sequences_there
-            if not is_there and not self.may_have_been_cut(generation):
+            if not is_there and not begins and not self.may_have_been_cut(generation):
                 raise Violation(Oracle.ACKED_SURVIVES, f"{self._name()}: {identity} is not there")
 
     def _in_order(self, head: BatchHead, sequences: dict[int, int]) -> None:

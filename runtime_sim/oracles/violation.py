@@ -23,6 +23,7 @@ class Oracle(enum.Enum):
     WRITERS_PROGRESS = "once faults end, every writer gets its batches acknowledged"
     READERS_PROGRESS = "once faults end, every reader reaches the end of the log"
     CLUSTER_RECOVERS = "once faults end, every server serves again"
+    KEPT_LONG_ENOUGH = "retention gives up only what is older than its table keeps"
     NOTHING_LEAKS = "once clients have left, nothing waits for them, and dropped tables leave no files"
 
 

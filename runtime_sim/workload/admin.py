@@ -38,15 +38,15 @@ _SCHEMA: Final = {
 }
 
 
-def descriptor(buckets: int) -> bytes:
-    """Return the description of a table."""
+def descriptor(buckets: int, ttl: str = "") -> bytes:
+    """Return the description of a table; *ttl* is how long it keeps its log, if it says so."""
     value = {
         "version": 1,
         "schema": _SCHEMA,
         "partition_key": [],
         "bucket_key": [],
         "bucket_count": buckets,
-        "properties": {},
+        "properties": {"table.log.ttl": ttl} if ttl else {},
         "custom_properties": {},
     }
     return json.dumps(value).encode()
@@ -64,20 +64,21 @@ class Admin:
 
     # ---- tables of the run ---------------------------------------------------------------------
 
-    def make_table(self, name: str, buckets: int, done: Callable[[int], None]) -> None:
+    def make_table(self, name: str, buckets: int, ttl: str, done: Callable[[int], None]) -> None:
         """Create a table for writers, however often that takes; *done* gets its id."""
 
         def created(answer: Answer) -> None:
             if answer.message is None and answer.code != ErrorCode.TABLE_ALREADY_EXIST:
-                self.client.later(50, 300, self.make_table, name, buckets, done)
+                self.client.later(50, 300, self.make_table, name, buckets, ttl, done)
                 return
             self.truth.created(name)
             self._ask_id(name, done)
 
-        self._create(name, buckets, created)
+        self._create(name, buckets, created, ttl)
 
-    def _create(self, name: str, buckets: int, done: Callable[[Answer], None]) -> None:
-        request = messages.CreateTableRequest(table_json=descriptor(buckets), ignore_if_exists=False)
+    def _create(self, name: str, buckets: int, done: Callable[[Answer], None], ttl: str = "") -> None:
+        described = descriptor(buckets, ttl)
+        request = messages.CreateTableRequest(table_json=described, ignore_if_exists=False)
         request.table_path.database_name, request.table_path.table_name = DATABASE, name
         self.client.note("create", name)
         self.client.ask(COORDINATOR_ADDRESS, ApiKey.CREATE_TABLE, request, done)

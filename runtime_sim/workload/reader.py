@@ -147,11 +147,14 @@ class Reader:
     @staticmethod
     def _begin_again(cursor: Cursor) -> None:
         cursor.offset, cursor.is_fresh, cursor.generation = 0, True, cursor.ledger.generation
+        if cursor.seen is not None:
+            cursor.seen.clear()
 
     def _took(self, cursor: Cursor, generation: int, bucket: Any) -> bool:
         """Take the answer of one bucket in; return whether to look for its leader again."""
         if bucket.error_code == ErrorCode.LOG_OFFSET_OUT_OF_RANGE_EXCEPTION:
-            if not cursor.ledger.may_have_been_cut(cursor.generation):
+            expired = cursor.offset < cursor.ledger.start_offset
+            if not expired and not cursor.ledger.may_have_been_cut(cursor.generation):
                 text = f"{self.client.name}: offset {cursor.offset} of bucket {cursor.bucket}: "
                 raise Violation(Oracle.READS_ARE_STABLE, text + bucket.error_message)
             self._begin_again(cursor)
@@ -161,9 +164,19 @@ class Reader:
                 text = f"{self.client.name}: a bucket got {bucket.error_code}: {bucket.error_message}"
                 raise Violation(Oracle.ANSWERS_MAKE_SENSE, text)
             return True
+        view = memoryview(bucket.records)
+        if cursor.is_fresh:
+            cursor.offset = self._beginning(cursor, view, bucket.high_watermark)
         cursor.is_fresh = False
-        self._records(cursor, generation, memoryview(bucket.records), bucket.high_watermark)
+        self._records(cursor, generation, view, bucket.high_watermark)
         return False
+
+    @staticmethod
+    def _beginning(cursor: Cursor, view: memoryview, high_watermark: int) -> int:
+        """Return where the log begins, as the first answer shows it: at 0, or where retention put it."""
+        head = read_head(view, 0) if len(view) else None
+        first = head.base_offset if head is not None else high_watermark
+        return min(first, cursor.ledger.start_offset)
 
     def _records(self, cursor: Cursor, generation: int, view: memoryview, high_watermark: int) -> None:
         at = 0
