@@ -38,6 +38,7 @@ from flussd.core.machine import (
     WakeAt,
     Woken,
 )
+from flussd.core.meter import Meter
 from flussd.core.ports import Clock, Disk, Network, RegistryPort, Sessions
 from flussd.core.records.project import Projections
 from flussd.core.registry import messages as r
@@ -65,6 +66,7 @@ class Driver:
     machine: Machine
     ports: Ports
     edge: Edge | None = None
+    meter: Meter | None = None  # counts while somebody wants to know
     halted: bool = False
     now_ms: int = 0
     ring: Ring = attrs.Factory(Ring)
@@ -104,12 +106,17 @@ class Driver:
         if self._running:
             return
         self._running = True
+        meter = self.meter
+        began_ns = 0 if meter is None else meter.now_ns()
+        first = self._queue[0] if self._queue else None
         try:
             while self._queue and not self.halted:
                 self.now_ms = self.ports.clock.now_ms()
                 self.deliver(self._queue.popleft())
         finally:
             self._running = False
+        if meter is not None:
+            meter.ended(first, began_ns)
 
     def connection_opened(self, connection: int, *, internal: bool) -> None:
         """A peer connected."""
@@ -131,7 +138,11 @@ class Driver:
         budget = self._budgets.get(connection)
         if budget is None:
             return  # closed while its last frames were on the way
+        meter = self.meter
+        began_ns = 0 if meter is None else meter.now_ns()
         parsed = self.edge.parse(connection, frame, self.ports.clock.wall_ms(), internal=budget.internal)
+        if meter is not None:
+            meter.received(budget, parsed.request_id, frame, began_ns)
         if budget.accepted(parsed.request_id, len(frame)):
             self._network.pause(connection)
         if isinstance(parsed, c.Reply | c.ReplyError):
@@ -191,25 +202,31 @@ class Driver:
             self.halted = True
         self.ports.announce(effect)
 
-    def _answered(self, connection: int, request_id: int) -> None:
+    def _answered(
+        self, connection: int, request_id: int, answer_bytes: int, *, failed: bool = False
+    ) -> None:
         budget = self._budgets.get(connection)
-        if budget is not None and budget.done(request_id):
+        if budget is None:
+            return
+        if self.meter is not None:
+            self.meter.answered(budget, request_id, answer_bytes, failed=failed)
+        if budget.done(request_id):
             self._network.resume(connection)
 
     def _reply(self, effect: c.Reply) -> None:
         frame = response_frame(effect.request_id, effect.message.SerializeToString())
         self._network.send(effect.connection, (frame,))
-        self._answered(effect.connection, effect.request_id)
+        self._answered(effect.connection, effect.request_id, len(frame))
 
     def _reply_error(self, effect: c.ReplyError) -> None:
         frame = error_frame(effect.request_id, effect.code, effect.text)
         self._network.send(effect.connection, (frame,))
-        self._answered(effect.connection, effect.request_id)
+        self._answered(effect.connection, effect.request_id, len(frame), failed=True)
 
     def _reply_produce(self, effect: c.ReplyProduce) -> None:
         frame = response_frame(effect.request_id, hot.produce_response(effect.answers))
         self._network.send(effect.connection, (frame,))
-        self._answered(effect.connection, effect.request_id)
+        self._answered(effect.connection, effect.request_id, len(frame))
 
     def _send_spans(self, effect: c.SendSpans) -> None:
         gathering = Gathering.of(effect)
@@ -229,9 +246,10 @@ class Driver:
     def _send_gathered(self, gathering: Gathering) -> None:
         effect = gathering.effect
         parts = gathering.encode(self.projections)
-        head = response_head(effect.request_id, sum(map(len, parts)))
+        body_bytes = sum(map(len, parts))
+        head = response_head(effect.request_id, body_bytes)
         self._network.send(effect.connection, (head, *parts))
-        self._answered(effect.connection, effect.request_id)
+        self._answered(effect.connection, effect.request_id, len(head) + body_bytes)
         for unreadable in gathering.unreadable:
             self.post(unreadable)
 

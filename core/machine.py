@@ -79,10 +79,14 @@ class ContinueLater:
 
 @attrs.frozen
 class Announce:
-    """Tell whoever runs the process: *what* is one of the machine's published states, e.g. ready."""
+    """Tell whoever runs the process: *what* is one of the machine's published states, e.g. ready.
+
+    *facts* are the numbers and names of the matter by their names, for those who search logs.
+    """
 
     what: str
     text: str = ""
+    facts: tuple[tuple[str, int | str], ...] = ()
 
 
 @attrs.frozen

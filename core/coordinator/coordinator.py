@@ -250,6 +250,8 @@ class Coordinator:
 
     def _lose(self, _: r.RegistrySessionLost) -> None:
         """Our active node is gone, and with it the right to answer."""
+        if self.role in (Role.ACTIVE, Role.LOADING, Role.STANDBY):
+            self._out.append(Announce("session lost"))
         self._drop_term()
         self.role, self.session_id = Role.STARTING, 0
 
@@ -295,7 +297,8 @@ class Coordinator:
         self.links = self._new_links()
         self.state.catalog.put_coordinator(self.links.coordinator)
         self.state.take_items()  # every link begins with a snapshot
-        self._out.append(Announce("active", f"epoch {self.epoch}"))
+        facts = (("epoch", self.epoch), ("table_count", len(self.state.catalog.by_id)))
+        self._out.append(Announce("active", f"epoch {self.epoch}", facts))
         self.auto.begin()
         self.requests.resolve()
 

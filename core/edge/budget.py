@@ -6,6 +6,8 @@ frees them. The caller owes it one `done` for each `accepted` that gets its repl
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 from flussd.core.limits import ACCEPTED_BYTES_PER_CONNECTION, ACCEPTED_REQUESTS_PER_CONNECTION
@@ -20,6 +22,7 @@ class Budget:
     request_bytes: int = 0
     paused: bool = False
     sizes_bytes: dict[int, int] = attrs.Factory(dict)  # request id -> bytes
+    timed: dict[int, tuple[Any, int]] = attrs.Factory(dict)  # request id -> a meter's notes
 
     def accepted(self, request_id: int, frame_bytes: int) -> bool:
         """Count a request; return True when the connection must now be paused."""

@@ -208,6 +208,8 @@ class Replica(StoredLog):
         flight = Flight(end_before, self.log.end, event.ticket, event.acks, undo, base_offset)
         self.flights.add(token, flight)
         self.bytes_since_checkpoint += size_bytes
+        self.counts.record_count += offset - end_before[0]
+        self.counts.in_bytes += size_bytes
         file = self.log.file(active)
         self.durable.wrote(file)
         self._out.append(f.WriteFile(token, file, position, (event.records,), tuple(changes)))
@@ -264,6 +266,8 @@ class Replica(StoredLog):
     def _answer(
         self, ticket: int, base_offset: int, code: ErrorCode = ErrorCode.NONE, text: str = ""
     ) -> None:
+        if code:
+            self.counts.failed_append_count += 1
         self._out.append(e.AppendAnswered(ticket, base_offset, code, text))
 
     def _ignore(self, _: Any) -> None:

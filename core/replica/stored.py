@@ -23,6 +23,7 @@ from flussd.core.log.recovery import Cut, Recovery, Stage
 from flussd.core.log.segment import Segment, index_name
 from flussd.core.log.writers import Writers
 from flussd.core.replica import events as e
+from flussd.core.replica.counts import BucketCounts
 from flussd.core.replica.durable import Durable
 from flussd.core.replica.events import BucketKey
 from flussd.core.replica.flights import Flights
@@ -91,6 +92,7 @@ class StoredLog:
     checkpoint_asked: bool = False  # somebody waits for it
     bytes_since_checkpoint: int = 0
     given_up: list[Segment] = attrs.Factory(list)  # their files go once a checkpoint says so
+    counts: BucketCounts = attrs.Factory(BucketCounts)
     _out: list[Any] = attrs.Factory(list)
 
     def __attrs_post_init__(self) -> None:
@@ -161,7 +163,7 @@ class StoredLog:
         # unless the disk lost it.
         known = max(self.committed, recovery.base.end, self.committable)
         self.committed = min(known, self.log.end)
-        self.last_cut = recovery.cut or self.last_cut
+        self.last_cut = recovery.cut
         self.bytes_since_checkpoint = recovery.scanned_bytes
 
     @property

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import attrs
 
 from flussd.core.files import FolderListed, FolderRemoved, ListFolder, RemoveFolder
-from flussd.core.machine import ContinueLater
+from flussd.core.machine import Announce, ContinueLater
 from flussd.core.records.options import option_value
 from flussd.core.replica import events as e
+from flussd.core.replica.counts import BucketCounts
 from flussd.core.replica.events import BucketKey
 from flussd.core.replica.replica import Replica
 from flussd.core.replica.stored import ReplicaConfig, Role
@@ -80,6 +81,7 @@ class Buckets:
     listed: bool = False
     recovering: dict[BucketKey, None] = attrs.Factory(dict)  # of those found at the start
     checkpoints_due: dict[BucketKey, None] = attrs.Factory(dict)
+    gone: BucketCounts = attrs.Factory(BucketCounts)  # the sums of all that were erased
 
     # ---- the start -----------------------------------------------------------------------------
 
@@ -182,7 +184,9 @@ class Buckets:
         erasing = key in self.erasing.values()
         if erasing or (replica is not None and (replica.busy or replica.role is Role.RECOVERING)):
             return
-        self.replicas.pop(key, None)
+        if replica is not None:
+            del self.replicas[key]
+            self.gone.add(replica.counts)
         folder = folder_of(key)
         others = (*self.replicas, *self.dropping)
         if all(other == key or other[:2] != key[:2] for other in others):
@@ -199,6 +203,7 @@ class Buckets:
             self.server.retry_later(RetryWaiter(-1, -1, due_ms, key=key, erase=True))
             return
         epoch = self.dropping.pop(key)
+        self._announce("bucket erased", key)
         self.server.reports.deleted(key, epoch)
 
     def retain(self) -> None:
@@ -224,6 +229,7 @@ class Buckets:
             code, text = self.why_not(key)
             self.server.produces.answered(e.AppendAnswered(asked.ticket, -1, code, text))
             return
+        replica.counts.append_count += 1
         self.step(replica, asked)
 
     def why_not(self, key: BucketKey) -> tuple[ErrorCode, str]:
@@ -266,6 +272,14 @@ class Buckets:
 
     # ---- news ----------------------------------------------------------------------------------
 
+    def _announce(self, what: str, key: BucketKey, text: str = "", **facts: int | str) -> None:
+        table = self.server.catalog.table_by_id(key[0])
+        named = {} if table is None else {"database": table.database, "table": table.name}
+        place: dict[str, int | str] = {"table_id": key[0], "bucket": key[2]}
+        if key[1] >= 0:
+            place["partition_id"] = key[1]
+        self.server.emit(Announce(what, text, tuple((named | place | facts).items())))
+
     def _answered(self, news: e.AppendAnswered) -> None:
         self.server.produces.answered(news)
 
@@ -273,14 +287,18 @@ class Buckets:
         self.server.wake(news.key)
 
     def _leading(self, news: e.Leading) -> None:
+        log = self.replicas[news.key].log
+        self._announce("leading", news.key, epoch=news.epoch, end_offset=log.end_offset)
         self.server.reports.leading(news.key, news.epoch)
         self.server.wake(news.key)
 
     def _left(self, news: e.LeadershipLeft) -> None:
+        self._announce("leads no more", news.key)
         self.server.fetches.forget_places(news.key)
         self.server.wake(news.key)
 
     def _troubled(self, news: e.Troubled) -> None:
+        self._announce("bucket troubled", news.key, news.text)
         self.server.reports.failed(news.key, news.text)
         due_ms = self.server.now_ms + RETRY_AFTER_MS
         self.server.retry_later(RetryWaiter(-1, -1, due_ms, key=news.key))
@@ -288,6 +306,12 @@ class Buckets:
         self._was_read(news.key)
 
     def _recovered(self, news: e.Recovered) -> None:
+        log, cut = self.replicas[news.key].log, news.cut
+        if cut is not None and cut.bytes_count:
+            at, count = cut.end_offset, cut.bytes_count
+            self._announce("bucket cut", news.key, cut.why, end_offset=at, cut_bytes=count)
+        else:
+            self._announce("bucket recovered", news.key, end_offset=log.end_offset)
         self._was_read(news.key)
 
     def _listing_wanted(self, news: e.ListingWanted) -> None:

@@ -90,6 +90,7 @@ class Fetches:
     server: TabletServer
     walks: dict[int, tuple[Walk, BucketKey, FetchWaiter]] = attrs.Factory(dict)  # token -> walk
     places: OrderedDict[tuple[BucketKey, int], Place] = attrs.Factory(OrderedDict)
+    expired_count: int = 0  # parked ones whose time was up
 
     # ---- a request comes in --------------------------------------------------------------------
 
@@ -171,6 +172,7 @@ class Fetches:
 
     def timed_out(self, waiter: FetchWaiter) -> None:
         """Its time is up: send what there is."""
+        self.expired_count += 1
         waiter.may_wait = False
         waiter.restart()
         self.run(waiter)
@@ -183,10 +185,23 @@ class Fetches:
             )
             for n, table_id in enumerate(waiter.table_ids)
         ]
+        for slot, answer in zip(waiter.slots, waiter.answers, strict=True):
+            self._count(slot, answer)
         reply = SendSpans(waiter.connection, waiter.request_id, tuple(tables))
         waited = waiter.serial >= 0  # a parked one took its time already
         held = not waited and any(a.error_code in HELD_CODES for a in waiter.answers)
         self.server.emit_or_hold(reply, held=held)
+
+    def _count(self, slot: Slot, answer: FetchAnswer) -> None:
+        replica = self.server.buckets.replicas.get(slot.key)
+        if replica is None:
+            return
+        counts = replica.counts
+        counts.fetch_count += 1
+        if answer.error_code:
+            counts.failed_fetch_count += 1
+        for _, _, size_bytes in answer.spans:
+            counts.out_bytes += size_bytes
 
     def _answer(self, waiter: FetchWaiter, slot: Slot) -> FetchAnswer | None:
         replica = self.server.buckets.replicas.get(slot.key)

@@ -53,6 +53,7 @@ class Produces:
 
     server: TabletServer
     by_ticket: dict[int, ProduceWaiter] = attrs.Factory(dict)
+    expired_count: int = 0  # those whose time was up
     _ticket: int = 0
 
     def received(self, event: ProduceReceived) -> None:
@@ -108,6 +109,7 @@ class Produces:
 
     def timed_out(self, waiter: ProduceWaiter) -> None:
         """Answer with what is known; the batches may still be acknowledged to a retry."""
+        self.expired_count += 1
         code, text = ErrorCode.REQUEST_TIME_OUT, "the batch is not acknowledged in the request's time"
         for ticket, index in waiter.tickets.items():
             del self.by_ticket[ticket]

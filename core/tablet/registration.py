@@ -91,6 +91,7 @@ class Registration:
 
     def session_lost(self) -> None:
         """Our node is gone, or will be: serve nothing until we are registered anew."""
+        self.server.emit(Announce("session lost"))
         self.session_id, self.incarnation, self.registering = 0, -1, False
         self.server.buckets.take_all()
 
@@ -167,7 +168,8 @@ class Registration:
 
     def _registered(self, czxid: int, version: int) -> None:
         self.incarnation, self.node_version, self.registering = czxid, version, False
-        self.server.emit(Announce("registered"))
+        facts = (("incarnation", czxid), ("bucket_count", len(self.server.buckets.replicas)))
+        self.server.emit(Announce("registered", facts=facts))
         self._watch()
 
     # ---- staying registered --------------------------------------------------------------------
@@ -187,6 +189,7 @@ class Registration:
         if answer.outcome is Outcome.UNKNOWN:
             self.server.retry_later(RegistryRetry(-1, -1, self.server.now_ms + RETRY_MS, why=Ask.WATCH))
         elif answer.stat is None or answer.stat.czxid != self.incarnation:
+            self.server.emit(Announce("unregistered", "its node is gone; it registers anew"))
             self.incarnation, self.registering = -1, False
             self.server.buckets.take_all()
             self.go_on()

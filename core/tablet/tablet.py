@@ -277,7 +277,9 @@ class TabletServer:
         self.buckets.folder_removed(event)
 
     def _unreadable(self, event: c.SpansUnreadable) -> None:
-        self._out.append(Announce("unreadable", f"{event.file} at {event.position}: {event.text}"))
+        text = f"{event.file} at {event.position}: {event.text}"
+        facts = (("file", event.file), ("position", event.position))
+        self._out.append(Announce("unreadable", text, facts))
 
     def _registry_answered(self, event: r.RegistryAnswered) -> None:
         self.registration.answered(event.token, event.answer)
