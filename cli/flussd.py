@@ -28,6 +28,7 @@ Examples:
   flussd local --data-dir data          keeps its data in ./data
   flussd local --port 0 --tablets 3     three tablet servers, on any free ports
   flussd local -D log.segment.file-size=64mb -D log.durability=group_fsync
+  flussd local --metrics-port 9249 --log-format json --log-level info
 """
 
 
@@ -75,8 +76,34 @@ def cli(ctx: click.Context) -> None:
 @click.option(
     "-D", "settings", multiple=True, metavar="KEY=VALUE", help="Set an option; see the list below."
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Serve /metrics, /health/live and /health/ready on this port. 0: any free one. Default: do not.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Form of the log on standard error: a line an event, for people or for machines.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="warning",
+    show_default=True,
+    help="What is logged: this, and all that is worse.",
+)
 def local(
-    data_dir: Path | None, port: int, tablets: int | None, host: str, settings: tuple[str, ...]
+    data_dir: Path | None,
+    port: int,
+    tablets: int | None,
+    host: str,
+    settings: tuple[str, ...],
+    metrics_port: int | None,
+    log_format: str,
+    log_level: str,
 ) -> None:
     """Start a cluster in one process: a coordinator and one or more tablet servers.
 
@@ -85,7 +112,8 @@ def local(
     """
     from flussd.cli import serve
 
-    raise SystemExit(serve.local(data_dir, port, tablets, host, settings))
+    wanted = serve.Wanted(data_dir, port, tablets, host, settings, metrics_port, log_format, log_level)
+    raise SystemExit(serve.local(wanted))
 
 
 def _settings_help() -> str:

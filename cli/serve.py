@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib.util
 import logging
 import os
 import resource
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Final
 
+import attrs
 import trio
 
-from flussd.runtime_real import crash, datadir
+from flussd import __version__
+from flussd.runtime_real import crash, datadir, logs, meters
 from flussd.runtime_real.cluster import LocalCluster, NodeFailed
 from flussd.runtime_real.config import ConfigError, parse_options
-from flussd.runtime_real.listening import bind_all
+from flussd.runtime_real.listening import advertised, bind_all, bind_metrics
 from flussd.runtime_real.malloc import keep_pages
 
 EXIT_USER: Final = 1
@@ -41,29 +45,58 @@ SURVIVES: Final = {
 }
 
 
-def local(
-    data_dir: Path | None, port: int, tablets: int | None, host: str, settings: tuple[str, ...]
-) -> int:
+@attrs.frozen
+class Wanted:
+    """What the command line asks for."""
+
+    data_dir: Path | None
+    port: int
+    tablets: int | None
+    host: str
+    settings: tuple[str, ...]
+    metrics_port: int | None = None
+    log_format: str = "text"
+    log_level: str = "warning"
+
+
+def local(wanted: Wanted) -> int:
     """Run a cluster until it is told to stop; return the exit status."""
+    logs.set_up(wanted.log_format, wanted.log_level, sys.stderr)
     _prepare_process()
     with contextlib.ExitStack() as stack:
         try:
-            options = parse_options(settings)
-            path = stack.enter_context(datadir.temporary_data_directory()) if data_dir is None else data_dir
-            data = datadir.open_data_directory(path, tablets)
+            options = parse_options(wanted.settings)
+            path = wanted.data_dir or stack.enter_context(datadir.temporary_data_directory())
+            metrics = _bind_metrics(wanted, stack)
+            data = datadir.open_data_directory(path, wanted.tablets)
             stack.callback(data.close)
-            listening = bind_all(host, port, 1 + data.tablet_count)
+            listening = bind_all(wanted.host, wanted.port, 1 + data.tablet_count)
         except ConfigError as error:
             return _fail(str(error))
-        cluster = LocalCluster(data, host, listening, options)
+        cluster = LocalCluster(data, wanted.host, listening, options)
         stack.callback(cluster.close)
-        cluster.on_ready = lambda: _banner(cluster, data_dir)
-        return _run(cluster)
+        cluster.on_ready = lambda: _banner(cluster, wanted.data_dir, metrics)
+        if metrics is not None or logs.LOG.isEnabledFor(logging.INFO):
+            meters.attach(cluster)
+        logs.tell(logging.INFO, "starting", version=__version__, pid=os.getpid(), data_dir=str(path))
+        status = _run(cluster, metrics)
+        logs.tell(logging.INFO, "ended", exit_status=status)
+        return status
+
+
+def _bind_metrics(wanted: Wanted, stack: contextlib.ExitStack) -> socket.socket | None:
+    """Bind the port of the metrics, if one is wanted, and see that they can be made at all."""
+    if wanted.metrics_port is None:
+        return None
+    if importlib.util.find_spec("prometheus_client") is None:
+        raise ConfigError("--metrics-port: needs the package prometheus-client; pip install it")
+    bound = bind_metrics(wanted.host, wanted.metrics_port)
+    stack.callback(bound.close)
+    return bound
 
 
 def _prepare_process() -> None:
     """Make what the process was started with fit for a server."""
-    logging.basicConfig(format="flussd: %(message)s", level=logging.WARNING, stream=sys.stderr)
     # Until the hub runs and stops in order, a signal unwinds: temporary data is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -71,9 +104,9 @@ def _prepare_process() -> None:
     keep_pages()
 
 
-def _run(cluster: LocalCluster) -> int:
+def _run(cluster: LocalCluster, metrics: socket.socket | None) -> int:
     try:
-        trio.run(_until_signalled, cluster)
+        trio.run(_until_signalled, cluster, metrics)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the process
         cause = _unwrapped(error)
         if isinstance(cause, SystemExit | KeyboardInterrupt):
@@ -92,10 +125,14 @@ def _unwrapped(error: BaseException) -> BaseException:
     return error
 
 
-async def _until_signalled(cluster: LocalCluster) -> None:
+async def _until_signalled(cluster: LocalCluster, metrics: socket.socket | None) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_at_signal, cluster, signals)
+            if metrics is not None:
+                from flussd.runtime_real.metrics.endpoint import Endpoint  # brings prometheus_client
+
+                nursery.start_soon(Endpoint(cluster, advertised(cluster.host)).run, metrics)
             await cluster.run()
             nursery.cancel_scope.cancel()
 
@@ -105,7 +142,7 @@ async def _stop_at_signal(cluster: LocalCluster, signals: object) -> None:
         cluster.stop()
 
 
-def _banner(cluster: LocalCluster, data_dir: Path | None) -> None:
+def _banner(cluster: LocalCluster, data_dir: Path | None, metrics: socket.socket | None) -> None:
     gc.collect()
     gc.freeze()  # what start-up made stays for good; the collector need not look at it again
     servers = cluster.bootstrap_servers
@@ -118,6 +155,9 @@ def _banner(cluster: LocalCluster, data_dir: Path | None) -> None:
         f"{where}; log.durability={durability}: {SURVIVES[durability]}",
         "Ctrl-C stops it in order",
     ]
+    if metrics is not None:
+        where = f"{advertised(cluster.host)}:{metrics.getsockname()[1]}"
+        lines.insert(-1, f"metrics at http://{where}/metrics, health at /health/live and /health/ready")
     try:
         print("\n".join(lines), flush=True)
     except OSError:  # nobody reads it any more, as in `flussd local | head -1`: no reason to end

@@ -27,10 +27,12 @@ from flussd.core.tablet.tablet import TabletServer
 from flussd.core.wire import private
 from flussd.core.wire.served import SERVED_BY_COORDINATOR, SERVED_BY_TABLET
 from flussd.runtime_real import datadir
+from flussd.runtime_real.announced import Announcements
 from flussd.runtime_real.config import Options
 from flussd.runtime_real.datadir import DataDirectory
 from flussd.runtime_real.hub import Hub
 from flussd.runtime_real.listening import advertised
+from flussd.runtime_real.logs import tell
 from flussd.runtime_real.network import Addresses
 from flussd.runtime_real.node import Node, registry_node, server_node
 from flussd.runtime_real.registry import RegistryLink, RegistrySessions
@@ -51,11 +53,6 @@ SERVES: Final = {"registry": RECOVERED, "coordinator": READY}
 FOUND_ITS_ROLE: Final = frozenset({"active", "standby"})
 """The coordinator made the nodes below which tablet servers register, or another one did."""
 
-QUIET: Final = FOUND_ITS_ROLE | {RECOVERED, READY, REGISTERED}
-"""States that need nobody's attention."""
-
-LOG: Final = logging.getLogger("flussd")
-
 
 class NodeFailed(Exception):  # noqa: N818 - a fact, as events are
     """A machine found that its node cannot go on; the text is for the user."""
@@ -75,6 +72,7 @@ class LocalCluster:
     is_ready: bool = False
     is_stopping: bool = False
     failure: NodeFailed | None = None
+    announcements: Announcements = attrs.Factory(Announcements)
     _addresses: Addresses = attrs.Factory(Addresses)
     _sessions: RegistrySessions = attrs.field(init=False)
     _started: dict[int, None] = attrs.Factory(dict)  # positions in nodes
@@ -140,6 +138,7 @@ class LocalCluster:
         if self.is_stopping:
             return
         self.is_stopping = True
+        tell(logging.INFO, "cluster stopping")
         self.hub.call_at(self.hub.time.now_ms + STOP_MS_MAX, self._give_up)
         self._stop_next()
 
@@ -214,6 +213,7 @@ class LocalCluster:
         )
 
     def _start(self, node: Node) -> None:
+        tell(logging.INFO, "starting", node=node.name, folder=str(node.disk.folder))
         node.start(boot_id=datadir.boot_id(), directory_id=self.data.node_directory_id(node.name))
 
     # ---- what the machines announce ------------------------------------------------------------
@@ -225,10 +225,7 @@ class LocalCluster:
         elif isinstance(effect, Stopped):
             self._stopped(node)
         else:
-            quiet = effect.what in QUIET
-            LOG.log(
-                logging.INFO if quiet else logging.WARNING, "%s: %s %s", node.name, effect.what, effect.text
-            )
+            self.announcements.add(node.name, effect)
             self._go_on(node, effect.what)
 
     def _go_on(self, node: Node, what: str) -> None:
@@ -240,6 +237,7 @@ class LocalCluster:
                 self._start_server(n)
         if not self.is_ready and all(self._serves(one) for one in self.nodes):
             self.is_ready = True
+            tell(logging.INFO, "cluster ready", bootstrap_servers=self.bootstrap_servers)
             self.on_ready()
 
     def _serves(self, node: Node) -> bool:
@@ -256,6 +254,7 @@ class LocalCluster:
 
     def _stopped(self, node: Node) -> None:
         node.shut()
+        tell(logging.INFO, "stopped", node=node.name)
         if node is self.registry:
             self.hub.stop()
         elif self.is_stopping:
@@ -271,5 +270,5 @@ class LocalCluster:
 
     def _give_up(self) -> None:
         late = ", ".join(node.name for node in self.nodes if not node.driver.halted)
-        LOG.warning("did not stop within %d ms: %s", STOP_MS_MAX, late)
+        tell(logging.WARNING, "did not stop in time", late, limit_ms=STOP_MS_MAX)
         self.hub.stop()

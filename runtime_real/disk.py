@@ -12,10 +12,11 @@ import errno
 import itertools
 import os
 import shutil
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 
@@ -31,6 +32,9 @@ IOV_MAX: Final = 1024
 
 HIDDEN: Final = "."
 """What begins so belongs to the runtime: machines neither see nor name it."""
+
+SYNC_TIMES_MAX: Final = 1024
+"""Latest times of syncs that are kept for those who watch the disk."""
 
 GONE: Final = ".gone"
 """Where folders wait for the thread that removes them; emptied at the next start, too."""
@@ -48,6 +52,9 @@ ERRORS: Final = {
     errno.ENOENT: DiskError.MISSING,
     errno.ENOTDIR: DiskError.MISSING,
 }
+
+
+SyncEnd: TypeAlias = tuple[DiskError | None, int]  # how it ended, and after how many ns
 
 
 def disk_error(error: OSError) -> DiskError:
@@ -72,12 +79,31 @@ class OpenFile:
 
 
 @attrs.define(eq=False)
+class SyncTimes:
+    """How long the syncs of one node took, in the thread that did them."""
+
+    count: int = 0
+    failed_count: int = 0
+    sum_ns: int = 0
+    latest_ns: deque[int] = attrs.Factory(lambda: deque(maxlen=SYNC_TIMES_MAX))
+
+    def add(self, took_ns: int, error: DiskError | None) -> None:
+        """Count one."""
+        self.count += 1
+        self.sum_ns += took_ns
+        self.latest_ns.append(took_ns)
+        if error is not None:
+            self.failed_count += 1
+
+
+@attrs.define(eq=False)
 class FileDisk:
     """Files below *folder*; *run* is called after completions that come later."""
 
     folder: Path
     workers: Workers
     run: Callable[[], None] = lambda: None
+    syncs: SyncTimes = attrs.Factory(SyncTimes)
     _root: str = attrs.field(init=False)
     _open: OrderedDict[str, OpenFile] = attrs.Factory(OrderedDict)
     _gone_names: itertools.count[int] = attrs.Factory(itertools.count)
@@ -128,13 +154,13 @@ class FileDisk:
             done(disk_error(error))
             return
 
-        def job() -> DiskError | None:
+        def job() -> SyncEnd:
             try:
                 return _synced(os.fsync, fd)
             finally:
                 os.close(fd)
 
-        self.workers.submit("sync", job, lambda result: self._later(done, result))
+        self.workers.submit("sync", job, lambda end: self._folder_synced(done, end))
 
     def truncate(self, file: str, size_bytes: int, done: Done) -> None:
         """Cut *file*."""
@@ -235,10 +261,12 @@ class FileDisk:
         opened.syncing = dones
         fd = opened.fd
         self.workers.submit(
-            "sync", lambda: _synced(os.fdatasync, fd), lambda result: self._sync_ended(opened, result)
+            "sync", lambda: _synced(os.fdatasync, fd), lambda end: self._sync_ended(opened, end)
         )
 
-    def _sync_ended(self, opened: OpenFile, error: DiskError | None) -> None:
+    def _sync_ended(self, opened: OpenFile, end: SyncEnd) -> None:
+        error, took_ns = end
+        self.syncs.add(took_ns, error)
         dones, opened.syncing = opened.syncing, []
         if opened.waiting:
             waiting, opened.waiting = opened.waiting, []
@@ -248,7 +276,9 @@ class FileDisk:
             done(error)
         self.run()
 
-    def _later(self, done: Done, error: DiskError | None) -> None:
+    def _folder_synced(self, done: Done, end: SyncEnd) -> None:
+        error, took_ns = end
+        self.syncs.add(took_ns, error)
         done(error)
         self.run()
 
@@ -310,12 +340,14 @@ def _read_all(fd: int, position: int, size_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def _synced(sync: Callable[[int], None], fd: int) -> DiskError | None:
+def _synced(sync: Callable[[int], None], fd: int) -> SyncEnd:
+    began_ns = time.perf_counter_ns()
+    error = None
     try:
         sync(fd)
-    except OSError as error:
-        return disk_error(error)
-    return None
+    except OSError as failure:
+        error = disk_error(failure)
+    return error, time.perf_counter_ns() - began_ns
 
 
 def _files_below(full: str, folder: str) -> list[tuple[str, int]]:

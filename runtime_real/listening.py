@@ -34,6 +34,17 @@ def bind_all(host: str, port: int, count: int) -> list[socket.socket]:
     return bound
 
 
+def bind_metrics(host: str, port: int) -> socket.socket:
+    """Bind the socket of the metrics."""
+    try:
+        return _bind(host, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            text = f"port {port} of {host} is in use (--metrics-port 0 takes a free one)"
+            raise ConfigError(f"--metrics-port: {text}") from None
+        raise ConfigError(f"--metrics-port {port}: cannot listen on {host}: {error.strerror}") from None
+
+
 def advertised(host: str) -> str:
     """Return the name that clients are told: a wildcard is no address to connect to."""
     return socket.gethostname() if host in WILDCARDS else host

@@ -54,6 +54,12 @@ class NodeNetwork:
     driver: Driver = attrs.field(init=False)
     ends: dict[int, End] = attrs.Factory(dict)
     listeners: list[Listener] = attrs.Factory(list)
+    accepted_count: int = 0
+
+    @property
+    def client_count(self) -> int:
+        """Connections that were accepted and are open."""
+        return sum(isinstance(end, SocketConnection) for end in self.ends.values())
 
     # ---- the port ------------------------------------------------------------------------------
 
@@ -112,6 +118,7 @@ class NodeNetwork:
 
     def _accepted(self, peer: socket.socket) -> None:
         number = self.hub.new_connection()
+        self.accepted_count += 1
         self.ends[number] = SocketConnection(number, self.hub, self.driver, peer, self._closed)
         self.driver.connection_opened(number, internal=False)
 

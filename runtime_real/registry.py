@@ -7,6 +7,7 @@ The caller owes it: `open` once the registry is ready, and `close` at a node's o
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 import attrs
@@ -46,6 +47,7 @@ class RegistryLink:
     node: Driver = attrs.field(init=False)
     session_id: int = 0  # 0: there is none
     is_open: bool = False
+    operations: Counter[str] = attrs.Factory(Counter)  # by kind, since the start
     _asked: dict[int, None] = attrs.Factory(dict)  # tokens that wait for an answer, in order
 
     # ---- the node's side -----------------------------------------------------------------------
@@ -69,6 +71,7 @@ class RegistryLink:
         """Ask; the token is what pairs the answer, on both sides."""
         assert token not in self._asked, f"token {token} is in use"
         self._asked[token] = None
+        self.operations[type(operation).__name__] += 1
         if self.registry.halted or not self.is_open:
             self.hub.soon(self._answered, token, Answer(Outcome.UNKNOWN))
         else:
@@ -78,6 +81,11 @@ class RegistryLink:
         """Answer what is still open: nobody knows whether it was applied."""
         for token in self._asked:
             self.hub.soon(self._answered, token, Answer(Outcome.UNKNOWN))
+
+    @property
+    def waiting_count(self) -> int:
+        """Operations that were not answered yet."""
+        return len(self._asked)
 
     # ---- the registry's side, called by the hub ------------------------------------------------
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import errno
 import itertools
-import logging
 import select
 import socket
 from collections import deque
 from collections.abc import Callable
+from logging import WARNING
 from typing import Final
 
 import attrs
@@ -23,6 +23,7 @@ from flussd.core.driver import Driver
 from flussd.core.edge.frames import FrameBuffer, FrameError
 from flussd.core.ports import Buffers
 from flussd.runtime_real.hub import Hub
+from flussd.runtime_real.logs import tell
 
 READ_BYTES_PER_WAKE_UP: Final = 4 * 1024 * 1024
 """A connection's share of one wake-up: about 2 ms, so that a large request stalls no heartbeat."""
@@ -65,8 +66,6 @@ SHORT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS
 
 TCP_QUICKACK: Final = 12
 """Linux's number; `socket` has it only from 3.12 on in all builds."""
-
-LOG: Final = logging.getLogger("flussd")
 
 READABLE: Final = select.EPOLLIN
 GONE: Final = select.EPOLLHUP | select.EPOLLERR
@@ -346,4 +345,4 @@ class Listener:
         self._resting = True
         self.hub.unregister(self.listening.fileno())
         self.hub.call_at(self.hub.time.now_ms + ACCEPT_PAUSE_MS, self._listen)
-        LOG.warning("accepts no connections for %d ms: %s", ACCEPT_PAUSE_MS, error.strerror)
+        tell(WARNING, "accepts no connections", error.strerror or "", pause_ms=ACCEPT_PAUSE_MS)

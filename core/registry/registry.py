@@ -178,7 +178,8 @@ class RegistryMachine:
         if len(self.old_files) >= LOG_FILES_MAX:
             self.log_bytes = max(self.log_bytes, self.log_bytes_max)
         text = f"zxid {self.tree.zxid}, {len(self.tree.nodes)} nodes, cut {self.recovery.cut_bytes} bytes"
-        self._effects.append(Announce("recovered", "; ".join([text, *self.recovery.refused])))
+        facts = (("zxid", self.tree.zxid), ("cut_bytes", self.recovery.cut_bytes))
+        self._effects.append(Announce("recovered", "; ".join([text, *self.recovery.refused]), facts))
         self.recovery = None
 
     # ---- requests ---------------------------------------------------------------------------------

@@ -163,7 +163,7 @@ class StoredLog:
         # unless the disk lost it.
         known = max(self.committed, recovery.base.end, self.committable)
         self.committed = min(known, self.log.end)
-        self.last_cut = recovery.cut
+        self.last_cut = recovery.cut or self.last_cut
         self.bytes_since_checkpoint = recovery.scanned_bytes
 
     @property

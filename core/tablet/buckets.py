@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import attrs
 
 from flussd.core.files import FolderListed, FolderRemoved, ListFolder, RemoveFolder
+from flussd.core.log.recovery import Cut
 from flussd.core.machine import Announce, ContinueLater
 from flussd.core.records.options import option_value
 from flussd.core.replica import events as e
@@ -81,6 +82,7 @@ class Buckets:
     listed: bool = False
     recovering: dict[BucketKey, None] = attrs.Factory(dict)  # of those found at the start
     checkpoints_due: dict[BucketKey, None] = attrs.Factory(dict)
+    cuts: dict[BucketKey, Cut] = attrs.Factory(dict)  # the last one that was announced
     gone: BucketCounts = attrs.Factory(BucketCounts)  # the sums of all that were erased
 
     # ---- the start -----------------------------------------------------------------------------
@@ -187,6 +189,7 @@ class Buckets:
         if replica is not None:
             del self.replicas[key]
             self.gone.add(replica.counts)
+            self.cuts.pop(key, None)
         folder = folder_of(key)
         others = (*self.replicas, *self.dropping)
         if all(other == key or other[:2] != key[:2] for other in others):
@@ -307,7 +310,8 @@ class Buckets:
 
     def _recovered(self, news: e.Recovered) -> None:
         log, cut = self.replicas[news.key].log, news.cut
-        if cut is not None and cut.bytes_count:
+        if cut is not None and cut is not self.cuts.get(news.key):  # else it is of an earlier recovery
+            self.cuts[news.key] = cut
             at, count = cut.end_offset, cut.bytes_count
             self._announce("bucket cut", news.key, cut.why, end_offset=at, cut_bytes=count)
         else:

@@ -60,7 +60,8 @@ def test_early_requests_wait_for_recovery(make_node):
 
     assert (1, 5, 6) == (session.link, write.xid, read.xid)
     assert read.answer.outcome is Outcome.OK
-    assert Announce("recovered", "zxid 0, 1 nodes, cut 0 bytes") == node.announced[0]
+    facts = (("zxid", 0), ("cut_bytes", 0))
+    assert Announce("recovered", "zxid 0, 1 nodes, cut 0 bytes", facts) == node.announced[0]
 
 
 @pytest.mark.parametrize("which", [0, 1])
