@@ -76,10 +76,11 @@ def local(wanted: Wanted) -> int:
         cluster = LocalCluster(data, wanted.host, listening, options)
         stack.callback(cluster.close)
         cluster.on_ready = lambda: _banner(cluster, wanted.data_dir, metrics)
-        if metrics is not None or logs.LOG.isEnabledFor(logging.INFO):
+        slow = meters.watch_wake_ups(cluster)
+        if metrics is not None:
             meters.attach(cluster)
         logs.tell(logging.INFO, "starting", version=__version__, pid=os.getpid(), data_dir=str(path))
-        status = _run(cluster, metrics)
+        status = _run(cluster, metrics, slow)
         logs.tell(logging.INFO, "ended", exit_status=status)
         return status
 
@@ -104,9 +105,9 @@ def _prepare_process() -> None:
     keep_pages()
 
 
-def _run(cluster: LocalCluster, metrics: socket.socket | None) -> int:
+def _run(cluster: LocalCluster, metrics: socket.socket | None, slow: meters.SlowWakeUps) -> int:
     try:
-        trio.run(_until_signalled, cluster, metrics)
+        trio.run(_until_signalled, cluster, metrics, slow)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the process
         cause = _unwrapped(error)
         if isinstance(cause, SystemExit | KeyboardInterrupt):
@@ -125,14 +126,17 @@ def _unwrapped(error: BaseException) -> BaseException:
     return error
 
 
-async def _until_signalled(cluster: LocalCluster, metrics: socket.socket | None) -> None:
+async def _until_signalled(
+    cluster: LocalCluster, metrics: socket.socket | None, slow: meters.SlowWakeUps
+) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_at_signal, cluster, signals)
             if metrics is not None:
                 from flussd.runtime_real.metrics.endpoint import Endpoint  # brings prometheus_client
 
-                nursery.start_soon(Endpoint(cluster, advertised(cluster.host)).run, metrics)
+                endpoint = Endpoint(cluster, slow, advertised(cluster.host))
+                nursery.start_soon(endpoint.run, metrics)
             await cluster.run()
             nursery.cancel_scope.cancel()
 

@@ -38,7 +38,7 @@ from flussd.core.machine import (
     WakeAt,
     Woken,
 )
-from flussd.core.meter import Meter
+from flussd.core.meter import TIMED_SHIFT, Meter
 from flussd.core.ports import Clock, Disk, Network, RegistryPort, Sessions
 from flussd.core.records.project import Projections
 from flussd.core.registry import messages as r
@@ -106,17 +106,12 @@ class Driver:
         if self._running:
             return
         self._running = True
-        meter = self.meter
-        began_ns = 0 if meter is None else meter.now_ns()
-        first = self._queue[0] if self._queue else None
         try:
             while self._queue and not self.halted:
                 self.now_ms = self.ports.clock.now_ms()
                 self.deliver(self._queue.popleft())
         finally:
             self._running = False
-        if meter is not None:
-            meter.ended(first, began_ns)
 
     def connection_opened(self, connection: int, *, internal: bool) -> None:
         """A peer connected."""
@@ -139,10 +134,14 @@ class Driver:
         if budget is None:
             return  # closed while its last frames were on the way
         meter = self.meter
-        began_ns = 0 if meter is None else meter.now_ns()
-        parsed = self.edge.parse(connection, frame, self.ports.clock.wall_ms(), internal=budget.internal)
         if meter is not None:
-            meter.received(budget, parsed.request_id, frame, began_ns)
+            # Written out, and with two bytes of the head instead of all: this is once a request.
+            counts = meter.apis.get(frame[0] << 8 | frame[1], meter.unserved)
+            counts.request_count += 1
+            counts.request_bytes += len(frame)
+            if counts.timed_at != self.now_ms >> TIMED_SHIFT:
+                meter.time(budget, frame, counts, self.now_ms)
+        parsed = self.edge.parse(connection, frame, self.ports.clock.wall_ms(), internal=budget.internal)
         if budget.accepted(parsed.request_id, len(frame)):
             self._network.pause(connection)
         if isinstance(parsed, c.Reply | c.ReplyError):
@@ -202,14 +201,15 @@ class Driver:
             self.halted = True
         self.ports.announce(effect)
 
-    def _answered(
-        self, connection: int, request_id: int, answer_bytes: int, *, failed: bool = False
-    ) -> None:
+    def _answered(self, connection: int, request_id: int, answer_bytes: int) -> None:
         budget = self._budgets.get(connection)
         if budget is None:
             return
-        if self.meter is not None:
-            self.meter.answered(budget, request_id, answer_bytes, failed=failed)
+        meter = self.meter
+        if meter is not None:
+            meter.answer_bytes += answer_bytes
+            if budget.timed:
+                meter.timed(budget, request_id)
         if budget.done(request_id):
             self._network.resume(connection)
 
@@ -221,7 +221,9 @@ class Driver:
     def _reply_error(self, effect: c.ReplyError) -> None:
         frame = error_frame(effect.request_id, effect.code, effect.text)
         self._network.send(effect.connection, (frame,))
-        self._answered(effect.connection, effect.request_id, len(frame), failed=True)
+        self._answered(effect.connection, effect.request_id, len(frame))
+        if self.meter is not None:
+            self.meter.errors[effect.code] += 1
 
     def _reply_produce(self, effect: c.ReplyProduce) -> None:
         frame = response_frame(effect.request_id, hot.produce_response(effect.answers))

@@ -1,75 +1,57 @@
-"""What a driver counts while somebody wants to know: requests by API, their times, and slow steps.
+"""What a driver counts while somebody wants to know: requests by API, their times, answers, errors.
 
-Plain integers, changed on the hot path and read by whoever publishes them; it must never change what a
-machine does, and costs a comparison where there is none. It has no clock of its own: the runtime owes
-it `now_ns`, and a `slow` that does not call the driver.
+Plain integers, changed on the hot path by the driver itself and read by whoever publishes them. They
+must never change what a machine does, and cost a comparison where there is no meter. There is no clock
+here: the runtime owes `now_ns`.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
 from flussd.core.edge.budget import Budget
+from flussd.core.edge.frames import request_head
 
 SAMPLES_MAX: Final = 1024
 """Latest values of which quantiles are made, as upstream's histograms keep them."""
 
-SLOW_STEP_NS: Final = 2_000_000
-"""Time after which a step counts as slow: all other connections waited that long."""
+TIMED_SHIFT: Final = 4
+"""One request of an API is timed in 2**4 ms: reading a clock costs as much as all the rest together."""
 
 
 @attrs.define(eq=False)
 class ApiCounts:
-    """The requests of one API since the start; *times_ns* are of the latest answered ones."""
+    """The requests of one API since the start; *times_ns* are of the latest that were timed."""
 
     request_count: int = 0
-    answer_count: int = 0
-    error_count: int = 0
     request_bytes: int = 0
-    answer_bytes: int = 0
     times_ns: deque[int] = attrs.Factory(lambda: deque(maxlen=SAMPLES_MAX))
+    timed_at: int = -1  # the 16 ms whose one request is timed
 
 
 @attrs.define(eq=False)
 class Meter:
-    """The counts of one driver; *slow* gets the event that a slow step began with, and its time."""
+    """The counts of one driver."""
 
     now_ns: Callable[[], int]
-    slow: Callable[[Any, int], None]
-    apis: dict[int, ApiCounts]  # one for each API that is served; others are not counted
-    unserved_count: int = 0
-    slow_step_count: int = 0
+    apis: dict[int, ApiCounts]  # one for each API that is served
+    unserved: ApiCounts = attrs.Factory(ApiCounts)  # all others
+    answer_bytes: int = 0
+    errors: Counter[int] = attrs.Factory(Counter)  # answers that are an error as a whole, by code
 
-    def received(self, budget: Budget, request_id: int, frame: memoryview, began_ns: int) -> None:
-        """Count a request that came in whole at *began_ns*."""
-        counts = self.apis.get(frame[0] << 8 | frame[1])
-        if counts is None:
-            self.unserved_count += 1
-            return
-        counts.request_count += 1
-        counts.request_bytes += len(frame)
-        # A client may use an id twice; then only the later one is timed.
-        budget.timed[request_id] = (counts, began_ns)
+    def time(self, budget: Budget, frame: memoryview, counts: ApiCounts, now_ms: int) -> None:
+        """Time the request in *frame*."""
+        _, _, request_id, _ = request_head(frame)
+        counts.timed_at = now_ms >> TIMED_SHIFT
+        budget.timed[request_id] = (counts.times_ns, self.now_ns())
 
-    def answered(self, budget: Budget, request_id: int, answer_bytes: int, *, failed: bool) -> None:
-        """Count an answer on its way to the network."""
-        timed = budget.timed.pop(request_id, None)
-        if timed is None:
-            return
-        counts, began_ns = timed
-        counts.answer_count += 1
-        counts.answer_bytes += answer_bytes
-        counts.times_ns.append(self.now_ns() - began_ns)
-        if failed:
-            counts.error_count += 1
-
-    def ended(self, event: Any, began_ns: int) -> None:
-        """Take in that the driver is done with *event* and what followed from it at once."""
-        took_ns = self.now_ns() - began_ns
-        if took_ns > SLOW_STEP_NS:
-            self.slow_step_count += 1
-            self.slow(event, took_ns)
+    def timed(self, budget: Budget, request_id: int) -> None:
+        """Note the time of a request that is answered, if it is one that is timed."""
+        begun = budget.timed.pop(request_id, None)
+        if begun is not None:
+            times_ns, began_ns = begun
+            times_ns.append(self.now_ns() - began_ns)

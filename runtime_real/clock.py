@@ -22,6 +22,12 @@ class WakeUpTime:
         self.now_ms = time.monotonic_ns() // 1_000_000
         return self.now_ms
 
+    def sample_ns(self) -> int:
+        """Read it as `sample` does; return its nanoseconds."""
+        now_ns = time.monotonic_ns()
+        self.now_ms = now_ns // 1_000_000
+        return now_ns
+
 
 @attrs.define(eq=False)
 class NodeClock:

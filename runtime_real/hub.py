@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import select
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -25,6 +26,9 @@ from flussd.runtime_real.workers import Workers
 
 SOON_PER_WAKE_UP: Final = 4096
 """Put-off calls done before sockets and alarms get their turn again: some 20 ms of work."""
+
+SLOW_NS: Final = 2_000_000
+"""Time from which a wake-up counts as slow: every connection waited that long."""
 
 WAIT_MS_MAX: Final = 60_000
 """Longest sleep; there is no reason to wake earlier, and none to compute with infinity."""
@@ -61,6 +65,7 @@ class Hub:
     dirty: list[Output] = attrs.Factory(list)  # each once; flushed at the end of the wake-up
     unserved: list[Unserved] = attrs.Factory(list)  # each once; served in the next wake-up
     stopping: bool = False
+    slow: Callable[[int], None] | None = None  # gets the ns of a wake-up that took too long
     _sources: dict[int, Source] = attrs.Factory(dict)
     _soon: deque[tuple[Callable[..., None], tuple[Any, ...]]] = attrs.Factory(deque)
     _timers: list[tuple[int, int, Callable[[], None]]] = attrs.Factory(list)
@@ -137,7 +142,7 @@ class Hub:
 
     def wake_up(self, events: list[tuple[int, int]]) -> None:
         """Do all that is to be done now, once."""
-        self.time.sample()
+        began_ns = self.time.sample_ns()
         unserved, self.unserved = self.unserved, []
         for connection in unserved:
             connection.serve()
@@ -150,6 +155,8 @@ class Hub:
         dirty, self.dirty = self.dirty, []
         for output in dirty:
             output.flush()
+        if self.slow is not None and (took_ns := time.monotonic_ns() - began_ns) > SLOW_NS:
+            self.slow(took_ns)
 
     def _wait_ms(self) -> int:
         """Return how long nothing will be due; 0 when work is left over."""

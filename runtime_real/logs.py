@@ -28,7 +28,7 @@ END_SECONDS_MAX: Final = 2
 LOG: Final = logging.getLogger("flussd")
 
 
-def tell(level: int, event: str, text: str = "", *, node: str = "", **facts: Any) -> None:
+def tell(level: int, event: str, text: str = "", /, *, node: str = "", **facts: Any) -> None:
     """Log *event*, with a sentence for people and *facts* for machines."""
     if LOG.isEnabledFor(level):
         told = f"{node}: {event}" if node else event

@@ -6,7 +6,7 @@ frees them. The caller owes it one `done` for each `accepted` that gets its repl
 
 from __future__ import annotations
 
-from typing import Any
+from collections import deque
 
 import attrs
 
@@ -22,7 +22,7 @@ class Budget:
     request_bytes: int = 0
     paused: bool = False
     sizes_bytes: dict[int, int] = attrs.Factory(dict)  # request id -> bytes
-    timed: dict[int, tuple[Any, int]] = attrs.Factory(dict)  # request id -> a meter's notes
+    timed: dict[int, tuple[deque[int], int]] = attrs.Factory(dict)  # request id -> a meter's notes
 
     def accepted(self, request_id: int, frame_bytes: int) -> bool:
         """Count a request; return True when the connection must now be paused."""

@@ -12,7 +12,7 @@ import attrs
 class BucketCounts:
     """Plain sums; a fetch that waits counts once, when it is answered."""
 
-    append_count: int = 0
+    append_count: int = 0  # that were written
     failed_append_count: int = 0
     record_count: int = 0  # in; duplicates are not counted
     in_bytes: int = 0

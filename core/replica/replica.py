@@ -208,8 +208,10 @@ class Replica(StoredLog):
         flight = Flight(end_before, self.log.end, event.ticket, event.acks, undo, base_offset)
         self.flights.add(token, flight)
         self.bytes_since_checkpoint += size_bytes
-        self.counts.record_count += offset - end_before[0]
-        self.counts.in_bytes += size_bytes
+        counts = self.counts
+        counts.append_count += 1
+        counts.record_count += offset - end_before[0]
+        counts.in_bytes += size_bytes
         file = self.log.file(active)
         self.durable.wrote(file)
         self._out.append(f.WriteFile(token, file, position, (event.records,), tuple(changes)))

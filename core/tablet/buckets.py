@@ -232,7 +232,6 @@ class Buckets:
             code, text = self.why_not(key)
             self.server.produces.answered(e.AppendAnswered(asked.ticket, -1, code, text))
             return
-        replica.counts.append_count += 1
         self.step(replica, asked)
 
     def why_not(self, key: BucketKey) -> tuple[ErrorCode, str]:

@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from flussd.runtime_real.cluster import LocalCluster
+from flussd.runtime_real.meters import SlowWakeUps
 from flussd.runtime_real.metrics import page
 from flussd.runtime_real.metrics.rates import TICK_MS, Rates
 from flussd.runtime_real.metrics.snapshot import Snapshot, sums, take, why_not_ready
@@ -63,6 +64,7 @@ class Endpoint:
     """The endpoint of one cluster; *host* is what upstream's label of that name says."""
 
     cluster: LocalCluster
+    slow: SlowWakeUps
     host: str
     rates: Rates = attrs.Factory(Rates)
     _limit: trio.CapacityLimiter = attrs.Factory(lambda: trio.CapacityLimiter(CONNECTIONS_MAX))
@@ -76,7 +78,7 @@ class Endpoint:
         await trio.serve_listeners(self._serve, [listener])
 
     def _tick(self) -> None:
-        snapshot = take(self.cluster)
+        snapshot = take(self.cluster, self.slow)
         self.rates.tick(snapshot.now_ms, sums(snapshot))
         self.cluster.hub.call_at(snapshot.now_ms + TICK_MS, self._tick)
 
@@ -116,7 +118,7 @@ class Endpoint:
 
     async def _metrics(self) -> Answer:
         async with self._one_page:
-            snapshot = take(self.cluster)
+            snapshot = take(self.cluster, self.slow)
             body = await trio.to_thread.run_sync(self._render, snapshot)
         return Answer(200, body, page.CONTENT_TYPE)
 

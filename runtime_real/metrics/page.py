@@ -184,12 +184,11 @@ def _requests(page: Page, row: NodeRow, labels: Labels) -> None:
             continue
         full = f"fluss_tabletserver_request_{scope}"
         said = f"(scope: tabletserver_request_{scope})"
-        for name, key in (("requestsPerSecond", "requests"), ("errorsPerSecond", "errors")):
-            rate = page.rates.get((row.server_id, api.key, key), 0)
-            page.gauge(f"{full}_{name}", f"{name} {said}", labels, rate)
+        rate = page.rates.get((row.server_id, api.key), 0)
+        page.gauge(f"{full}_requestsPerSecond", f"requestsPerSecond {said}", labels, rate)
         times_ms = [took_ns / 1e6 for took_ns in api.counts.times_ns]
         page.summary(
-            f"{full}_totalTimeMs", f"totalTimeMs {said}", labels, times_ms, api.counts.answer_count
+            f"{full}_totalTimeMs", f"totalTimeMs {said}", labels, times_ms, api.counts.request_count
         )
 
 
@@ -227,6 +226,9 @@ def _ours(page: Page, snapshot: Snapshot) -> None:
     for (server, what), count in snapshot.announcements.items():
         labels = {"server": server, "what": what}
         page.total("flussd_announcements_total", "changes of state, as in the log", labels, count)
+    text = "wake-ups of more than 2 ms, in which all connections waited"
+    page.total("flussd_slow_steps_total", text, {}, snapshot.slow_count)
+    page.total("flussd_slow_steps_seconds_total", "time in them", {}, snapshot.slow_sum_ns / 1e9)
     for server, count in snapshot.cut_bytes.items():
         text = "bytes that recoveries cut off behind the last whole batch"
         page.total("flussd_recovery_cut_bytes_total", text, {"server": server}, count)
@@ -260,6 +262,10 @@ def _node(page: Page, row: NodeRow) -> None:
         )
         unserved = row.unserved_count
         page.total("flussd_unserved_requests_total", "requests of APIs not served", server, unserved)
+        page.total("flussd_answer_bytes_total", "bytes of answers", server, row.answer_bytes)
+        for code, count in row.errors.items():
+            labels = server | {"code": str(code)}
+            page.total("flussd_error_answers_total", "requests refused as a whole", labels, count)
         waiting = row.waiting_operation_count
         page.gauge("flussd_registry_waiting", "registry operations not answered yet", server, waiting)
     for operation, count in row.operations.items():
@@ -271,20 +277,16 @@ def _node(page: Page, row: NodeRow) -> None:
     )
     page.metrics["flussd_sync_seconds"].add_sample("flussd_sync_seconds_sum", server, row.sync_sum_ns / 1e9)
     page.total("flussd_failed_syncs_total", "syncs that failed", server, row.failed_sync_count)
-    slow = row.slow_step_count
-    page.total("flussd_slow_steps_total", "steps of more than 2 ms", server, slow)
 
 
 def _api_ours(page: Page, labels: Labels, counts: ApiCounts) -> None:
     values = {
         "flussd_requests_total": ("request_count", "requests that came in"),
-        "flussd_request_errors_total": ("error_count", "requests answered with an error as a whole"),
         "flussd_request_bytes_total": ("request_bytes", "bytes of requests"),
-        "flussd_answer_bytes_total": ("answer_bytes", "bytes of answers"),
     }
     for name, (field, text) in values.items():
         page.total(name, text, labels, getattr(counts, field))
-    if counts.answer_count:
+    if counts.times_ns:
         times = [took_ns / 1e9 for took_ns in counts.times_ns]
-        text = "time from a whole request to its answer, waiting included"
-        page.summary("flussd_request_seconds", text, labels, times, counts.answer_count)
+        text = "time from a whole request to its answer, waiting included; a sample"
+        page.summary("flussd_request_seconds", text, labels, times, counts.request_count)

@@ -22,7 +22,7 @@ from flussd.core.tablet.fetch import FetchWaiter
 from flussd.core.tablet.produce import ProduceWaiter
 from flussd.core.tablet.tablet import TabletServer
 from flussd.runtime_real.cluster import REGISTERED, LocalCluster
-from flussd.runtime_real.meters import api_name
+from flussd.runtime_real.meters import SlowWakeUps, api_name
 from flussd.runtime_real.node import Node
 
 Place: TypeAlias = tuple[str, str]  # database and table; empty while the catalog does not know them
@@ -71,8 +71,9 @@ class NodeRow:
     failed_sync_count: int
     sync_sum_ns: int
     sync_times_ns: tuple[int, ...]
-    slow_step_count: int
     unserved_count: int
+    answer_bytes: int
+    errors: dict[int, int]
 
 
 @attrs.frozen
@@ -114,9 +115,11 @@ class Snapshot:
     tablets: tuple[TabletRow, ...]
     announcements: dict[tuple[str, str], int]
     cut_bytes: dict[str, int]
+    slow_count: int
+    slow_sum_ns: int
 
 
-def take(cluster: LocalCluster) -> Snapshot:
+def take(cluster: LocalCluster, slow: SlowWakeUps) -> Snapshot:
     """Take a snapshot; on the hub's thread, between wake-ups."""
     return Snapshot(
         cluster.hub.time.sample(),
@@ -126,6 +129,8 @@ def take(cluster: LocalCluster) -> Snapshot:
         tuple(_tablet(node, n) for n, node in enumerate(cluster.tablets)),
         dict(cluster.announcements.counts),
         dict(cluster.announcements.cut_bytes),
+        slow.count,
+        slow.sum_ns,
     )
 
 
@@ -157,8 +162,7 @@ def sums(snapshot: Snapshot) -> dict[Hashable, int]:
             for name, value in attrs.asdict(counts).items():
                 found[who, place, name] = value
         for api in tablet.node.apis:
-            found[who, api.key, "requests"] = api.counts.request_count
-            found[who, api.key, "errors"] = api.counts.error_count
+            found[who, api.key] = api.counts.request_count
     return found
 
 
@@ -183,8 +187,9 @@ def _node(node: Node, server_id: int) -> NodeRow:
         syncs.failed_count,
         syncs.sum_ns,
         tuple(syncs.latest_ns),
-        meter.slow_step_count,
-        meter.unserved_count,
+        meter.unserved.request_count,
+        meter.answer_bytes,
+        dict(meter.errors),
     )
 
 
