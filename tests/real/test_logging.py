@@ -22,10 +22,6 @@ def logged(caplog):
     return caplog
 
 
-def formatted(formatter, record):
-    return formatter.format(record)
-
-
 # ---- a process -----------------------------------------------------------------------------------
 
 

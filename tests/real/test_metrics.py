@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import re
 import socket
+import subprocess
 import sys
 
 import fluss
@@ -238,8 +239,6 @@ def test_a_port_in_use_is_one_line(run_flussd, tmp_path):
 
 def test_without_the_option_nothing_is_loaded(child_env):
     """The server imports no prometheus_client unless it is asked for metrics."""
-    import subprocess
-
     code = "import flussd.cli.serve, sys; print('prometheus_client' in sys.modules)"
     ran = subprocess.run(
         [sys.executable, "-c", code], env=child_env, capture_output=True, text=True, check=True
