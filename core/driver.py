@@ -23,6 +23,7 @@ from flussd.core.edge.frames import (
     response_head,
     split_response,
 )
+from flussd.core.edge.meter import TIMED_SHIFT, Meter
 from flussd.core.edge.requests import Edge
 from flussd.core.edge.spans import Gathering
 from flussd.core.files import DiskError
@@ -38,7 +39,6 @@ from flussd.core.machine import (
     WakeAt,
     Woken,
 )
-from flussd.core.meter import TIMED_SHIFT, Meter
 from flussd.core.ports import Clock, Disk, Network, RegistryPort, Sessions
 from flussd.core.records.project import Projections
 from flussd.core.registry import messages as r

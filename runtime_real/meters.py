@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import attrs
 
-from flussd.core.meter import ApiCounts, Meter
+from flussd.core.edge.meter import ApiCounts, Meter
 from flussd.core.wire.apis import ApiKey
 from flussd.runtime_real.cluster import LocalCluster
 from flussd.runtime_real.logs import tell

@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import CollectorRegistry
 
 from flussd import __version__
-from flussd.core.meter import ApiCounts
+from flussd.core.edge.meter import ApiCounts
 from flussd.core.wire.apis import ApiKey
 from flussd.runtime_real.metrics.snapshot import (
     ROLES,

@@ -14,7 +14,7 @@ import attrs
 
 from flussd.core.coordinator.coordinator import Coordinator
 from flussd.core.coordinator.coordinator import Role as CoordinatorRole
-from flussd.core.meter import ApiCounts
+from flussd.core.edge.meter import ApiCounts
 from flussd.core.replica.counts import BucketCounts
 from flussd.core.replica.replica import Replica
 from flussd.core.replica.stored import Role
