@@ -133,16 +133,18 @@ def _coordinator(page: Page, row: CoordinatorRow) -> None:
         "aliveCoordinatorCount": 1,
         "activeTabletServerCount": row.live_server_count,
         "offlineBucketCount": row.offline_bucket_count,
-        "tableCount": len(row.table_buckets),
+        "tableCount": len(row.tables),
         "bucketCount": row.bucket_count,
+        "partitionCount": row.partition_count,
         "replicasToDeleteCount": row.replicas_to_delete_count,
         "pendingLeaderActivationCount": row.awaited_leader_count,
     }
     for name, value in values.items():
         page.gauge(f"{scope}_{name}", f"{name} (scope: coordinator)", labels, value)
-    for place, count in row.table_buckets.items():
-        of = labels | _of_table(place)
-        page.gauge(f"{scope}_table_bucketCount", "bucketCount (scope: coordinator_table)", of, count)
+    for place, (buckets, partitions) in row.tables.items():
+        of, said = labels | _of_table(place), "(scope: coordinator_table)"
+        page.gauge(f"{scope}_table_bucketCount", f"bucketCount {said}", of, buckets)
+        page.gauge(f"{scope}_table_partitionCount", f"partitionCount {said}", of, partitions)
 
 
 def _tablet(page: Page, row: TabletRow) -> None:

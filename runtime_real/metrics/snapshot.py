@@ -97,8 +97,9 @@ class CoordinatorRow:
     node: NodeRow
     is_active: bool
     live_server_count: int
-    table_buckets: dict[Place, int]
+    tables: dict[Place, tuple[int, int]]  # -> buckets, partitions
     bucket_count: int
+    partition_count: int
     offline_bucket_count: int
     awaited_leader_count: int
     replicas_to_delete_count: int
@@ -205,7 +206,8 @@ def _tablet(node: Node, server_id: int) -> TabletRow:
     for key, replica in machine.buckets.replicas.items():
         table = machine.catalog.table_by_id(key[0])
         place = ("", "") if table is None else table.path
-        rows.append(_bucket(place, replica))
+        partition = machine.catalog.partitions.get(key[1])
+        rows.append(_bucket(place, "" if partition is None else partition.name, replica))
         tables.setdefault(place, BucketCounts()).add(replica.counts)
         total.add(replica.counts)
     waiters = Counter(type(waiter) for waiter in machine.parked.waiters.values())
@@ -221,11 +223,11 @@ def _tablet(node: Node, server_id: int) -> TabletRow:
     )
 
 
-def _bucket(place: Place, replica: Replica) -> BucketRow:
+def _bucket(place: Place, partition: str, replica: Replica) -> BucketRow:
     log = replica.log
     return BucketRow(
         place,
-        "" if replica.key[1] < 0 else str(replica.key[1]),
+        partition,
         replica.key[2],
         replica.role.name.lower(),
         len(log.segments),
@@ -241,13 +243,16 @@ def _coordinator(node: Node) -> CoordinatorRow:
     machine: Coordinator = _machine(node)
     state = machine.state
     catalog = state.catalog
-    tables = {table.path: table.bucket_count for table in catalog.by_id.values()}
+    counts = Counter(key[0] for key in catalog.buckets)
+    names = catalog.partition_names
+    tables = {t.path: (counts[t.table_id], len(names.get(t.table_id, ()))) for t in catalog.by_id.values()}
     return CoordinatorRow(
         _node(node, machine.config.server_id),
         machine.role is CoordinatorRole.ACTIVE,
         len(state.servers),
         tables,
-        sum(tables.values()),
+        len(catalog.buckets),
+        len(catalog.partitions),
         len(state.unelected),
         sum(map(len, state.awaited.values())),
         sum(map(len, state.undeleted.values())),

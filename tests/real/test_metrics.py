@@ -132,6 +132,24 @@ async def test_a_dropped_table_leaves_the_page(metered, connect, append_rows):
     assert sum(rates) > 0
 
 
+async def test_partitions_have_their_names(metered, connect, append_rows):
+    """The series of a bucket carry the partition's name, and the coordinator counts partitions."""
+    server, port = metered
+    schema = pa.schema([pa.field("id", pa.int32()), pa.field("day", pa.string())])
+    async with connect(server.bootstrap_servers, database="shop") as client:
+        table = await client.create("visits", schema, buckets=2, partition_keys=["day"])
+        await client.admin.create_partition(client.path("visits"), {"day": "monday"})
+        await append_rows(table, [{"id": 1, "day": "monday"}])
+        found = scrape(port)
+
+    name = "fluss_tabletserver_table_bucket_log_endOffset"
+    ends = [v for (n, ls), v in found.items() if n == name and ("partition", "monday") in ls]
+    assert [0, 1] == sorted(ends)
+    assert 1 == found.of("fluss_coordinator_partitionCount")
+    assert 2 == found.of("fluss_coordinator_table_bucketCount", database="shop", table="visits")
+    assert 1 == found.of("fluss_coordinator_table_partitionCount", database="shop", table="visits")
+
+
 def test_types_are_upstreams(metered):
     """What begins with fluss_ is a gauge, or a summary without a sum: dashboards rely on that."""
     _, port = metered
