@@ -72,13 +72,14 @@ def start_flussd(child_env):
     """Start `flussd local` with the given arguments; all of them end with the test."""
     with contextlib.ExitStack() as stack:
 
-        def start(*arguments):
+        def start(*arguments, **popen):
             process = subprocess.Popen(
                 [*COMMAND, "local", *map(str, arguments)],
                 env=child_env,
                 text=True,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                **popen,
             )
             stack.callback(_end, process)
             first = process.stdout.readline()

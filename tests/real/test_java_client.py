@@ -6,6 +6,7 @@ A machine whose Maven has no copy of the client yet loads it from Maven Central.
 
 import datetime as dt
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -16,6 +17,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROJECT = ROOT / "tests" / "java"
+POM = (PROJECT / "pom.xml").read_text(encoding="utf-8")
+SOURCES = Path("src") / "main" / "java"
+ADDRESS = "127.0.0.1:9123"
 CLASSPATH = Path("target") / "classpath.txt"
 MVN = ("mvn", "-q", "-B", "compile", "dependency:build-classpath", f"-Dmdep.outputFile={CLASSPATH}")
 # Arrow reads memory by its address, which Java 17 allows only when told to.
@@ -61,10 +65,14 @@ database exists: false
 
 
 @pytest.fixture(scope="module")
-def java(tmp_path_factory):
+def java(tmp_path_factory, page, fluss_cluster):
     """Build tests/java and the snippet of docs/clients.md; return what runs one of their classes."""
     built = tmp_path_factory.mktemp("java")
     shutil.copytree(PROJECT, built, dirs_exist_ok=True, ignore=shutil.ignore_patterns("target"))
+    (snippet,) = page("docs/clients.md").blocks("java")
+    assert 1 == snippet.count(ADDRESS)
+    snippet = snippet.replace(ADDRESS, fluss_cluster.bootstrap_servers)
+    (built / SOURCES / "Visits.java").write_text(snippet, encoding="utf-8")
     ran = _mvn(built, "-o")
     if ran.returncode != 0:
         ran = _mvn(built)
@@ -131,3 +139,12 @@ async def test_java_and_python_read_each_other(java, fluss_cluster, connect, dat
     assert {"id": 4, "name": "name 4", "score": 2.0, "born": noon} == found[4]
     assert ["name 0", "name 1", "name 2", None, "name 4"] == [row["name"] for row in found]
     assert SCANNED + "5: APPEND_ONLY 5, from python, -1.0, 2024-01-05T12:00\n" == printed
+
+
+def test_the_snippet_of_the_page(java, page):
+    """The program of docs/clients.md prints what the page says, and names the version tested here."""
+    clients = page("docs/clients.md")
+    version = re.search(r"<artifactId>fluss-client</artifactId>\s+<version>(.+)</version>", POM)[1]
+
+    assert clients.blocks("text")[1] == java("Visits")
+    assert f"`org.apache.fluss:fluss-client:{version}`" in clients.text
