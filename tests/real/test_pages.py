@@ -276,7 +276,7 @@ async def test_a_dropped_table_under_a_writer(connect):
 
 
 @pytest.mark.xfail(
-    reason="an empty answer to FETCH_LOG lacks `records`: pyfluss goes on asking only when it is there, if empty"
+    reason="an empty answer to FETCH_LOG lacks `records`; pyfluss asks again only where it is present"
 )
 async def test_a_long_poll_is_woken(connect):
     """A row that comes after the first 500 ms of a poll ends it.
