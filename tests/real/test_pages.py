@@ -44,22 +44,15 @@ def test_a_block_prints_what_the_page_says(page, run_snippet):
     """The first snippet of the page for testers is a program."""
     testing = page("docs/testing-with-flussd.md")
 
-    assert testing.blocks("text")[1] == run_snippet(testing.blocks("python")[0], "")
+    assert testing.blocks("text")[1] == run_snippet(testing.blocks("python")[0])
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_the_tests_of_the_page_pass(page, run_snippet, number):
+def test_the_tests_of_the_page_pass(page, run_tests, number):
     """The other snippets are test files; the fixtures come from the plugin, as for an installed flussd."""
     snippet = page("docs/testing-with-flussd.md").blocks("python")[number]
-    plugin = () if _is_installed() else ("-p", "flussd.testing.pytest_plugin")
 
-    assert "1 passed" in run_snippet(snippet, "", "-m", "pytest", "-p", "no:cacheprovider", *plugin)
-
-
-def _is_installed():
-    from importlib.metadata import entry_points
-
-    return any(found.name == "flussd" for found in entry_points(group="pytest11"))
+    assert "1 passed" in run_tests(snippet)
 
 
 def test_the_commands_of_the_ci_example(page, checkout):
@@ -178,7 +171,7 @@ def _mistakes(start_flussd, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_commands_for_those_who_change_it(page, checkout, run_snippet):
+def test_the_commands_for_those_who_change_it(page, checkout, run_tests):
     """The simulator is asked, a plan written, run and traced, a mutant caught; the page's plan is one."""
     changing = page("docs/changing-replication.md")
     (plan,), (snippet,) = changing.blocks("toml"), changing.blocks("python")
@@ -189,7 +182,7 @@ def test_the_commands_for_those_who_change_it(page, checkout, run_snippet):
 
     assert "  power             1            1" in own
     assert plan in snippet
-    assert "1 passed" in run_snippet(snippet, "", "-m", "pytest", "-p", "no:cacheprovider")
+    assert "1 passed" in run_tests(snippet)
     assert re.fullmatch(r"repeat: fluss-sim --seed \d+ --mutant ack_before_append", failure[-2])
     assert "verdict=FAILED" in failure[-1]
     assert "acked" in (checkout.path / "story.txt").read_text()
