@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from crc32c import crc32c
@@ -123,6 +124,25 @@ def read_head(view: memoryview, position: int) -> BatchHead | None:
         sequence,
         count,
     )
+
+
+def heads_in(view: memoryview) -> Iterator[BatchHead]:
+    """Yield the heads of the whole batches of *view*, from its start to the first that is not whole."""
+    at = 0
+    while at < len(view):
+        head = read_head(view, at)
+        if head is None or at + head.size_bytes > len(view):
+            return
+        yield head
+        at += head.size_bytes
+
+
+def position_of(view: memoryview, offset: int) -> int:
+    """Return where the first whole batch that holds *offset*, or a later one, begins; else the end."""
+    for head in heads_in(view):
+        if head.base_offset + head.last_offset_delta >= offset:
+            return head.position
+    return len(view)
 
 
 def _crc(view: memoryview, head: BatchHead) -> int:
