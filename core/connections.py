@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from flussd.core.records.batch import BatchHead, BatchProblem
+from flussd.core.records.predicate import Filter
 from flussd.core.records.project import Projection
 
 Span: TypeAlias = tuple[str, int, int]  # file, position, size in bytes
@@ -118,7 +119,8 @@ class FetchAnswer:
     """What one bucket of a fetch gets: an error, or its watermark and the bytes of *spans*.
 
     *verify*: the bytes were not checked since this process started; the driver checks each batch's
-    CRC and answers 10 (and tells the machine, SpansUnreadable) instead of sending bad ones.
+    CRC and answers 10 (and tells the machine, SpansUnreadable) instead of sending bad ones. It leaves
+    out the batches that *filter* drops, and says up to which offset it did.
     """
 
     partition_id: int | None
@@ -130,6 +132,7 @@ class FetchAnswer:
     verify: bool = False
     projection: Projection | None = None
     log_start_offset: int = 0
+    filter: Filter | None = None
 
 
 @attrs.frozen
@@ -141,12 +144,29 @@ class FetchAnswerTable:
 
 
 @attrs.frozen
+class ScanAnswer:
+    """What a LIMIT_SCAN gets: an error, or the batches of *spans* that hold *from_offset* and later ones.
+
+    *verify* is as in a FetchAnswer; here one bad batch makes an error of the whole answer.
+    """
+
+    from_offset: int = 0
+    spans: tuple[Span, ...] = ()
+    error_code: int = 0
+    error_text: str = ""
+    verify: bool = False
+
+
+@attrs.frozen
 class SendSpans:
-    """Answer a FETCH_LOG: the driver reads the spans and sends them; the machine sees no bytes."""
+    """Answer with records, the tables of a FETCH_LOG or a LIMIT_SCAN.
+
+    The driver reads the spans and sends them; the machine sees no bytes.
+    """
 
     connection: int
     request_id: int
-    tables: tuple[FetchAnswerTable, ...]
+    answer: tuple[FetchAnswerTable, ...] | ScanAnswer
 
 
 @attrs.frozen

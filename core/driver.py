@@ -237,9 +237,7 @@ class Driver:
             return
         for slot, n, (file, position, size_bytes) in gathering.spans():
 
-            def done(
-                data: bytes, error: DiskError | None, slot: tuple[int, int] = slot, n: int = n
-            ) -> None:
+            def done(data: bytes, error: DiskError | None, slot: int = slot, n: int = n) -> None:
                 if gathering.filled(slot, n, data, error):
                     self._send_gathered(gathering)
 

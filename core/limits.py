@@ -49,5 +49,8 @@ FETCH_WAIT_DEFAULT_MS: Final = 100
 FETCH_BUCKET_BYTES_MAX: Final = 16 * 1024 * 1024
 """Bytes of one bucket in one fetch answer, whatever the client allows (its own default is 1 MiB)."""
 
+LIMIT_SCAN_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bytes that one LIMIT_SCAN reads: it is for the last few rows, and is answered in one piece."""
+
 TERM_COMMIT_HOLD_MS: Final = 1000
 """How long latest offsets and lookups wait for a new leader's first commit, before 44."""

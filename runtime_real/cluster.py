@@ -173,6 +173,10 @@ class LocalCluster:
                 default_replication_factor=self.options.default_replication_factor,
             ),
             zones=system_zones,
+            settings=(
+                ("log.durability", self.options.durability),
+                ("log.segment.file-size", f"{self.options.segment_bytes}b"),
+            ),
         )
         self._add_server(
             "coordinator", Coordinator(config), Edge(1, SERVED_BY_COORDINATOR), "memory:coordinator"

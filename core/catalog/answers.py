@@ -6,6 +6,7 @@ section 6 of the wire protocol gives. The caller holds an answer that lacks a le
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -29,6 +30,22 @@ from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.errors import ErrorCode
 
 __all__ = ["ANSWERED", "Answer", "answer", "key_of"]
+
+DYNAMIC: Final = "DYNAMIC_SERVER_CONFIG"
+INITIAL: Final = "INITIAL_SERVER_CONFIG"
+"""Where a cluster config comes from, in upstream's words."""
+
+SECRET_WORDS: Final = ("password", "secret", "credential", "token", "account.key", "access-key")
+"""A cluster config with one of these in its key is described without its value."""
+HIDDEN: Final = "******"
+
+
+class Health(enum.IntEnum):
+    """How a cluster is; the number is what travels."""
+
+    GREEN = 0
+    YELLOW = 1  # some replica is not in sync
+    RED = 2  # some bucket has no live leader
 
 
 @attrs.frozen
@@ -237,6 +254,50 @@ def _put_buckets(catalog: Catalog, into: Any, group: GroupKey, count: int) -> bo
     return leaderless
 
 
+# ---- the cluster ---------------------------------------------------------------------------------
+
+
+def _describe_configs(catalog: Catalog, _: messages.DescribeClusterConfigsRequest) -> Answer:
+    response = messages.DescribeClusterConfigsResponse()
+    dynamic = dict(catalog.configs.dynamic)
+    told = [(key, value, DYNAMIC) for key, value in catalog.configs.dynamic]
+    told += [(key, value, INITIAL) for key, value in catalog.configs.initial if key not in dynamic]
+    for key, value, source in sorted(told):
+        shown = HIDDEN if _is_secret(key) else value
+        response.configs.add(config_key=key, config_value=shown, config_source=source)
+    return Answer(response)
+
+
+def _is_secret(key: str) -> bool:
+    return any(word in key.lower() for word in SECRET_WORDS)
+
+
+def _cluster_health(catalog: Catalog, _: messages.GetClusterHealthRequest) -> Answer:
+    replicas = in_sync = active = 0
+    for record in catalog.buckets.values():
+        replicas += len(record.replicas)
+        in_sync += len(record.isr)
+        leader = catalog.nodes.get(record.leader_id)
+        active += leader is not None and leader.incarnation == record.leader_incarnation
+    status = Health.GREEN if in_sync == replicas else Health.YELLOW
+    if active < len(catalog.buckets):
+        status = Health.RED
+    return Answer(
+        messages.GetClusterHealthResponse(
+            num_replicas=replicas,
+            in_sync_replicas=in_sync,
+            num_leader_replicas=len(catalog.buckets),
+            active_leader_replicas=active,
+            status=status,
+        )
+    )
+
+
+def _security_token(_: Catalog, __: messages.GetFileSystemSecurityTokenRequest) -> Answer:
+    """All that there is to read lies in local files, for which nobody needs credentials."""
+    return Answer(messages.GetFileSystemSecurityTokenResponse(schema="file", token=b""))
+
+
 _HANDLERS: Final[dict[int, Callable[[Catalog, Any], Answer]]] = {
     ApiKey.LIST_DATABASES: _list_databases,
     ApiKey.DATABASE_EXISTS: _database_exists,
@@ -247,6 +308,9 @@ _HANDLERS: Final[dict[int, Callable[[Catalog, Any], Answer]]] = {
     ApiKey.GET_TABLE_SCHEMA: _get_table_schema,
     ApiKey.LIST_PARTITION_INFOS: _list_partition_infos,
     ApiKey.GET_METADATA: _get_metadata,
+    ApiKey.DESCRIBE_CLUSTER_CONFIGS: _describe_configs,
+    ApiKey.GET_CLUSTER_HEALTH: _cluster_health,
+    ApiKey.GET_FILESYSTEM_SECURITY_TOKEN: _security_token,
 }
 
 ANSWERED: Final = frozenset(_HANDLERS)

@@ -18,6 +18,7 @@ from flussd.core.catalog.records import (
     NO_PARTITION,
     BucketKey,
     BucketRecord,
+    ConfigsRecord,
     DatabaseRecord,
     NodeRecord,
     PartitionRecord,
@@ -44,7 +45,8 @@ class Catalog:
     by_id: dict[int, TableRecord] = attrs.Factory(dict)
     partitions: dict[int, PartitionRecord] = attrs.Factory(dict)  # by partition id
     partition_names: dict[int, dict[str, int]] = attrs.Factory(dict)  # table id -> name -> id
-    _hash: int = 0  # sum of the hashes of all entries
+    configs: ConfigsRecord = attrs.Factory(ConfigsRecord)
+    _hash: int = attrs.Factory(lambda: _hash_of(ConfigsRecord()))  # sum of the hashes of all entries
 
     # ---- readers -------------------------------------------------------------------------------
 
@@ -75,6 +77,8 @@ class Catalog:
         """Take all entries of *update* in; the caller sees to snapshots and sequence numbers."""
         if update.HasField("coordinator"):
             self.put_coordinator(entries.node(update.coordinator))
+        if update.configs_changed:
+            self.put_configs(entries.configs(update.configs))
         if update.nodes_changed:
             self.put_nodes(entries.node(entry) for entry in update.nodes)
         for database in update.databases:
@@ -113,6 +117,11 @@ class Catalog:
         self.nodes = {node.server_id: node for node in sorted(nodes, key=lambda node: node.server_id)}
         for node in self.nodes.values():
             self._exchange(None, node)
+
+    def put_configs(self, configs: ConfigsRecord) -> None:
+        """The cluster configs are *configs*."""
+        self._exchange(self.configs, configs)
+        self.configs = configs
 
     def put_database(self, database: DatabaseRecord) -> None:
         """There is a database, or it changed."""
@@ -224,6 +233,7 @@ class Catalog:
             *self.tables.values(),
             *self.partitions.values(),
             *self.buckets.values(),
+            self.configs,
         ]
         assert sum(map(_hash_of, everything)) == self._hash
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from flussd.core.catalog.records import (
     NO_PARTITION,
     BucketKey,
     BucketRecord,
+    ConfigsRecord,
     DatabaseRecord,
     NodeRecord,
     PartitionRecord,
@@ -26,6 +29,23 @@ def node_entry(record: NodeRecord) -> private.NodeEntry:
     return private.NodeEntry(
         server_id=record.server_id, host=record.host, port=record.port, incarnation=record.incarnation
     )
+
+
+def configs(told: Iterable[private.ConfigEntry]) -> ConfigsRecord:
+    """Read the cluster configs."""
+    pairs = [(entry.dynamic, (entry.key, entry.value)) for entry in told]
+    return ConfigsRecord(
+        tuple([pair for dynamic, pair in pairs if not dynamic]),
+        tuple([pair for dynamic, pair in pairs if dynamic]),
+    )
+
+
+def configs_entries(record: ConfigsRecord) -> list[private.ConfigEntry]:
+    """Write the cluster configs."""
+    initial = [private.ConfigEntry(key=key, value=value, dynamic=False) for key, value in record.initial]
+    return initial + [
+        private.ConfigEntry(key=key, value=value, dynamic=True) for key, value in record.dynamic
+    ]
 
 
 def database(entry: private.DatabaseEntry) -> DatabaseRecord:

@@ -30,6 +30,14 @@ class NodeRecord:
 
 
 @attrs.frozen
+class ConfigsRecord:
+    """Cluster configs, by key: *initial* ones of the coordinator's start, *dynamic* ones that were set."""
+
+    initial: tuple[tuple[str, str], ...] = ()
+    dynamic: tuple[tuple[str, str], ...] = ()
+
+
+@attrs.frozen
 class DatabaseRecord:
     """A database; *json* is its descriptor as clients get it."""
 
@@ -77,6 +85,11 @@ class TableRecord:
     def is_partitioned(self) -> bool:
         """Whether its buckets belong to partitions, and none to itself."""
         return bool(self.partition_key)
+
+    @property
+    def has_primary_key(self) -> bool:
+        """Whether it is a primary-key table."""
+        return bool(self.schemas[self.schema_id].get("primary_key"))
 
     @classmethod
     def of(

@@ -47,6 +47,7 @@ class Step(enum.Enum):
     TAKE = "become active"
     TABLE_IDS = "read the counter of table ids"
     PARTITION_IDS = "read the counter of partition ids"
+    CONFIGS = "read the cluster configs"
     DATABASES = "list databases"
     DATABASE = "read a database"
     TABLES = "list the tables of a database"
@@ -207,6 +208,7 @@ class Activation:
             return self._again(f"cannot become active: {answer.outcome.value}")
         self._want(Step.TABLE_IDS, None, GetData(layout.TABLE_IDS))
         self._want(Step.PARTITION_IDS, None, GetData(layout.PARTITION_IDS))
+        self._want(Step.CONFIGS, None, GetData(layout.CONFIGS))
         self._want(Step.DATABASES, None, GetChildren(layout.DATABASES))
         return self._want(Step.TOMBSTONES, None, GetChildren(layout.DROPPED))
 
@@ -235,6 +237,15 @@ class Activation:
             return self._unreadable(layout.PARTITION_IDS, answer)
         next_id = layout.decode_count(answer.data)
         self.state.apply(ch.PartitionIdsMoved(next_id, answer.stat.version))
+        return Verdict.GOING_ON
+
+    def _configs(self, _: None, answer: Answer) -> Verdict:
+        if answer.outcome is Outcome.NO_NODE:
+            return Verdict.GOING_ON  # none was ever set
+        if answer.outcome is not Outcome.OK or answer.stat is None:
+            return self._unreadable(layout.CONFIGS, answer)
+        configs, change_id = layout.decode_configs(answer.data)
+        self.state.apply(ch.ConfigsSet(tuple(sorted(configs.items())), answer.stat.version, change_id))
         return Verdict.GOING_ON
 
     def _unreadable(self, path: str, answer: Answer) -> Verdict:
@@ -391,6 +402,7 @@ class Activation:
         Step.TAKE: _take,
         Step.TABLE_IDS: _table_ids,
         Step.PARTITION_IDS: _partition_ids,
+        Step.CONFIGS: _configs,
         Step.DATABASES: _databases,
         Step.DATABASE: _database,
         Step.TABLES: _tables,

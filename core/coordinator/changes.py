@@ -113,6 +113,15 @@ class GroupErased:
 
 
 @attrs.frozen
+class ConfigsSet:
+    """These cluster configs are set, and no others; *version* is their node's, -1 when there is none."""
+
+    configs: tuple[tuple[str, str], ...]
+    version: int
+    change_id: str
+
+
+@attrs.frozen
 class ServerSeen:
     """A tablet server is registered."""
 
@@ -139,6 +148,7 @@ Change: TypeAlias = (
     | RecordSet
     | RecordErased
     | GroupErased
+    | ConfigsSet
     | ServerSeen
     | ServerGone
 )

@@ -20,3 +20,4 @@ class CoordinatorConfig:
     ping_slack_ms: int = 100  # an answer may be later by this much
     defaults: ClusterDefaults = attrs.Factory(ClusterDefaults)
     zones: Zones = fixed_zones
+    settings: tuple[tuple[str, str], ...] = ()  # of the servers' start, beside the defaults'

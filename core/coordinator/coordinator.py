@@ -19,6 +19,7 @@ from flussd.core.catalog.records import NodeRecord
 from flussd.core.coordinator import layout
 from flussd.core.coordinator.activation import Activation, Step, Verdict
 from flussd.core.coordinator.autopartition import AutoPartitions
+from flussd.core.coordinator.cluster_configs import initial_configs
 from flussd.core.coordinator.config import CoordinatorConfig
 from flussd.core.coordinator.links import Links
 from flussd.core.coordinator.pipeline import Pipeline
@@ -295,7 +296,10 @@ class Coordinator:
         self.epoch, self.epoch_version = activation.epoch, activation.epoch_version
         self.state = activation.state
         self.links = self._new_links()
-        self.state.catalog.put_coordinator(self.links.coordinator)
+        catalog = self.state.catalog
+        catalog.put_coordinator(self.links.coordinator)
+        initial = initial_configs(self.config.defaults, self.config.settings)
+        catalog.put_configs(attrs.evolve(catalog.configs, initial=initial))
         self.state.take_items()  # every link begins with a snapshot
         facts = (("epoch", self.epoch), ("table_count", len(self.state.catalog.by_id)))
         self._out.append(Announce("active", f"epoch {self.epoch}", facts))

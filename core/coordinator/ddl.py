@@ -1,6 +1,6 @@
 """Requests that change the catalog, and those that create and drop databases and tables.
 
-From a request to the write that does it; partitions and alterations have modules of their own.
+From a request to the write that does it; partitions, alterations and configs have modules of their own.
 
 `propose` checks a request against the state and returns a proposal, or None when there is nothing to do;
 it is called again when an earlier proposal is known not to have been applied. Every proposal leaves a mark
@@ -21,6 +21,7 @@ from flussd.core.catalog.records import NO_PARTITION, DatabaseRecord, SchemaReco
 from flussd.core.coordinator import changes as ch
 from flussd.core.coordinator import layout
 from flussd.core.coordinator.alter import alter_database, alter_table
+from flussd.core.coordinator.cluster_configs import alter_cluster_configs
 from flussd.core.coordinator.config import CoordinatorConfig
 from flussd.core.coordinator.elections import assign
 from flussd.core.coordinator.partitions import (
@@ -85,6 +86,8 @@ class Ddl:
             mark = state.table_marks.get(self.table_id)
         elif self.api_key == ApiKey.CREATE_PARTITION:
             return state.partition_marks.get(self.partition_id) == self.change_id
+        elif self.api_key == ApiKey.ALTER_CLUSTER_CONFIGS:
+            return state.configs_mark[1] == self.change_id
         else:
             return self.is_fulfilled(state)
         return mark is not None and self.change_id in (mark.change_id, mark.altered_by)
@@ -246,6 +249,7 @@ class Ddl:
         ApiKey.ALTER_TABLE: alter_table,
         ApiKey.CREATE_PARTITION: create_partition,
         ApiKey.DROP_PARTITION: drop_partition,
+        ApiKey.ALTER_CLUSTER_CONFIGS: alter_cluster_configs,
     }
 
 

@@ -9,6 +9,7 @@ equal values, equal bytes.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
@@ -39,6 +40,9 @@ ACTIVE: Final = f"{ROOT}/coordinators/active"
 SERVERS: Final = f"{ROOT}/tabletservers/ids"
 ASSIGNMENTS: Final = f"{ROOT}/tabletservers/tables"
 PARTITION_ASSIGNMENTS: Final = f"{ROOT}/tabletservers/partitions"
+CONFIGS: Final = f"{ROOT}/config/server/global"
+CONFIGS_PARENTS: Final = (f"{ROOT}/config", f"{ROOT}/config/server")
+"""Made with CONFIGS by the first change of a cluster config, not before."""
 
 DEFAULT_DATABASE: Final = "fluss"
 
@@ -253,6 +257,20 @@ def decode_tombstone(data: bytes) -> Tombstone:
     value = json.loads(data)
     group = (value["table_id"], value.get("partition_id", NO_PARTITION))
     return Tombstone(group, (value["database"], value["table"]), value["change_id"])
+
+
+# ---- cluster configs -----------------------------------------------------------------------------
+
+
+def encode_configs(configs: Mapping[str, str], change_id: str) -> bytes:
+    """Return the node of the cluster configs that were set while the cluster runs."""
+    return encode({"version": 1, "configs": dict(configs), "change_id": change_id})
+
+
+def decode_configs(data: bytes) -> tuple[dict[str, str], str]:
+    """Read the node of the cluster configs; return them and the change that made it so."""
+    value = json.loads(data)
+    return value["configs"], value["change_id"]
 
 
 # ---- buckets -------------------------------------------------------------------------------------

@@ -139,6 +139,7 @@ class Links:
         link.snapshot = deque(
             [
                 (Kind.NODES, None),
+                (Kind.CONFIGS, None),
                 *((Kind.DATABASE, name) for name in catalog.databases),
                 *((Kind.TABLE, (table.path, table.table_id)) for table in catalog.by_id.values()),
                 *((Kind.PARTITION, partition.group) for partition in catalog.partitions.values()),
@@ -348,6 +349,9 @@ def _add(update: private.UpdateCatalogRequest, item: Item, state: State, server_
     if kind is Kind.NODES:
         update.nodes_changed = True
         update.nodes.extend(entries.node_entry(node) for node in catalog.nodes.values())
+    elif kind is Kind.CONFIGS:
+        update.configs_changed = True
+        update.configs.extend(entries.configs_entries(catalog.configs))
     elif kind is Kind.DATABASE:
         database = catalog.databases.get(what)
         if database is not None:

@@ -39,6 +39,7 @@ class Kind(enum.IntEnum):
     DROP = 3  # to the servers that have a replica
     NODES = 4
     PARTITION = 5
+    CONFIGS = 6
 
 
 Item: TypeAlias = tuple[Kind, Any]  # (kind, what identifies it)
@@ -70,6 +71,7 @@ class State:
     table_ids_version: int = 0
     next_partition_id: int = 0
     partition_ids_version: int = 0
+    configs_mark: tuple[int, str] = (-1, "")  # version, change id
     # What follows from the above:
     record_count: dict[GroupKey, int] = attrs.Factory(dict)  # records there are
     hosted: dict[int, dict[BucketKey, None]] = attrs.Factory(dict)  # server -> its live buckets
@@ -211,6 +213,13 @@ class State:
         for server_id in self.undeleted.pop(key, {}):
             self.deletable[server_id].pop(key, None)
 
+    # ---- cluster configs -----------------------------------------------------------------------
+
+    def _configs_set(self, change: ch.ConfigsSet) -> None:
+        self.catalog.put_configs(attrs.evolve(self.catalog.configs, dynamic=change.configs))
+        self.configs_mark = (change.version, change.change_id)
+        self.items.append((Kind.CONFIGS, None))
+
     # ---- servers -------------------------------------------------------------------------------
 
     def _server_seen(self, change: ch.ServerSeen) -> None:
@@ -308,6 +317,7 @@ class State:
             sorted(self.partition_marks.items()),
             (self.next_table_id, self.table_ids_version, self._hash & _HASH_MASK),
             (self.next_partition_id, self.partition_ids_version),
+            self.configs_mark,
             (len(self.unmade), len(self.unelected), len(self.awaited), len(self.undeleted)),
         )
         return blake2b(self.catalog.digest() + repr(small).encode(), digest_size=16).digest()
@@ -366,6 +376,7 @@ _APPLY: Final[dict[type, Callable[[State, Any], None]]] = {
     ch.RecordSet: State._record_set,
     ch.RecordErased: State._record_erased,
     ch.GroupErased: State._group_erased,
+    ch.ConfigsSet: State._configs_set,
     ch.ServerSeen: State._server_seen,
     ch.ServerGone: State._server_gone,
 }

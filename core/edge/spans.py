@@ -6,48 +6,60 @@ file keep their order with truncations, so an answer never mixes two histories o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import attrs
 
-from flussd.core.connections import FetchAnswer, SendSpans, Span, SpansUnreadable
+from flussd.core.connections import (
+    FetchAnswer,
+    FetchAnswerTable,
+    ScanAnswer,
+    SendSpans,
+    Span,
+    SpansUnreadable,
+)
 from flussd.core.files import DiskError
-from flussd.core.records.batch import crc_is_right, read_head
+from flussd.core.records.batch import crc_is_right, heads_in, position_of
+from flussd.core.records.predicate import keep_matching
 from flussd.core.records.project import NotProjectable, Projections
 from flussd.core.wire import hot
 from flussd.core.wire.errors import ErrorCode
 
+Parts: TypeAlias = list[bytes | memoryview]
+
 
 @attrs.define(eq=False)
 class Gathering:
-    """The bytes of one SendSpans, as they come in; slots are (table, bucket, span) positions."""
+    """The bytes of one SendSpans, as they come in; a slot is an answer's position in *answers*."""
 
     effect: SendSpans
+    answers: Sequence[FetchAnswer | ScanAnswer]
     outstanding_count: int
-    chunks: dict[tuple[int, int], list[bytes]]
+    chunks: list[list[bytes]]
     unreadable: list[SpansUnreadable] = attrs.Factory(list)
-    bad: dict[tuple[int, int], tuple[ErrorCode, str]] = attrs.Factory(dict)
+    bad: dict[int, tuple[ErrorCode, str]] = attrs.Factory(dict)
 
     @classmethod
     def of(cls, effect: SendSpans) -> Gathering:
         """Begin to gather *effect*."""
-        chunks = {
-            (t, b): [b""] * len(bucket.spans)
-            for t, table in enumerate(effect.tables)
-            for b, bucket in enumerate(table.buckets)
-            if bucket.spans
-        }
-        return cls(effect, sum(map(len, chunks.values())), chunks)
+        answers: Sequence[FetchAnswer | ScanAnswer]
+        if isinstance(effect.answer, ScanAnswer):
+            answers = (effect.answer,)
+        else:
+            answers = [bucket for table in effect.answer for bucket in table.buckets]
+        chunks = [[b""] * len(answer.spans) for answer in answers]
+        return cls(effect, answers, sum(map(len, chunks)), chunks)
 
-    def spans(self) -> Iterator[tuple[tuple[int, int], int, Span]]:
-        """Yield each slot with the span to read for it."""
-        for t, b in self.chunks:
-            for n, span in enumerate(self.effect.tables[t].buckets[b].spans):
-                yield (t, b), n, span
+    def spans(self) -> Iterator[tuple[int, int, Span]]:
+        """Yield each slot with the span to read for it, and which of its spans that is."""
+        for slot, answer in enumerate(self.answers):
+            for n, span in enumerate(answer.spans):
+                yield slot, n, span
 
-    def filled(self, slot: tuple[int, int], n: int, data: bytes, error: DiskError | None) -> bool:
+    def filled(self, slot: int, n: int, data: bytes, error: DiskError | None) -> bool:
         """Take what one read gave; return True when it was the last one."""
-        answer = self.effect.tables[slot[0]].buckets[slot[1]]
+        answer = self.answers[slot]
         file, position, size_bytes = answer.spans[n]
         if error is not None:
             self._refuse(slot, file, position, ErrorCode.LOG_STORAGE_EXCEPTION, error.value)
@@ -56,32 +68,42 @@ class Gathering:
             self._refuse(slot, file, position, ErrorCode.LOG_STORAGE_EXCEPTION, text)
         else:
             whole_bytes = _checked(data) if answer.verify else size_bytes
-            # What was checked before the first bad batch is good, and is sent.
-            if not whole_bytes:
-                self._refuse(slot, file, position, ErrorCode.CORRUPT_MESSAGE, "checksum mismatch")
+            # What a fetch gets before the first bad batch is good, and is sent; it comes back for the
+            # rest, and learns of it then. A scan does not come back.
+            if not whole_bytes or (whole_bytes < size_bytes and isinstance(answer, ScanAnswer)):
+                at = position + whole_bytes
+                self._refuse(slot, file, at, ErrorCode.CORRUPT_MESSAGE, "checksum mismatch")
             self.chunks[slot][n] = data[:whole_bytes]
         self.outstanding_count -= 1
         return self.outstanding_count == 0
 
-    def _refuse(self, slot: tuple[int, int], file: str, position: int, code: ErrorCode, text: str) -> None:
+    def _refuse(self, slot: int, file: str, position: int, code: ErrorCode, text: str) -> None:
         self.bad[slot] = (code, f"{file} at {position}: {text}")
         self.unreadable.append(SpansUnreadable(file, position, text))
 
-    def encode(self, projections: Projections) -> list[bytes | memoryview]:
-        """Return the body of the fetch answer, in parts ready for one gathered send."""
+    def encode(self, projections: Projections) -> Parts:
+        """Return the body of the answer, in parts ready for one gathered send."""
+        if isinstance(self.effect.answer, ScanAnswer):
+            return self._scan(self.effect.answer)
+        return self._fetch(self.effect.answer, projections)
+
+    def _fetch(self, asked: Sequence[FetchAnswerTable], projections: Projections) -> Parts:
         tables = []
-        for t, table in enumerate(self.effect.tables):
-            buckets = [self._result(answer, (t, b), projections) for b, answer in enumerate(table.buckets)]
+        slot = 0
+        for table in asked:
+            buckets = []
+            for answer in table.buckets:
+                buckets.append(self._result(answer, slot, projections))
+                slot += 1
             tables.append(hot.FetchTableResult(table.table_id, tuple(buckets)))
         return hot.fetch_response_parts(tables)
 
-    def _result(
-        self, answer: FetchAnswer, slot: tuple[int, int], projections: Projections
-    ) -> hot.FetchBucketResult:
-        error_code, error_text = answer.error_code, answer.error_text
-        if slot in self.bad:
-            error_code, error_text = self.bad[slot]
-        records: list[bytes | memoryview] = list(self.chunks.get(slot, ()))
+    def _result(self, answer: FetchAnswer, slot: int, projections: Projections) -> hot.FetchBucketResult:
+        error_code, error_text = self.bad.get(slot, (answer.error_code, answer.error_text))
+        records: Parts = list(self.chunks[slot])
+        filtered_end_offset = -1
+        if answer.filter is not None and not error_code:
+            records, filtered_end_offset = keep_matching(records, answer.filter)
         if answer.projection is not None and not error_code:
             try:
                 records = projections.apply(records, answer.projection)
@@ -95,16 +117,24 @@ class Gathering:
             high_watermark=answer.high_watermark,
             log_start_offset=answer.log_start_offset,
             records=() if error_code else records,
+            filtered_end_offset=filtered_end_offset,
         )
+
+    def _scan(self, answer: ScanAnswer) -> Parts:
+        error_code, error_text = self.bad.get(0, (answer.error_code, answer.error_text))
+        records: Parts = list(self.chunks[0])
+        if records:
+            first = memoryview(records[0])
+            records[0] = first[position_of(first, answer.from_offset) :]
+        return hot.scan_response_parts(records, error_code=error_code, error_text=error_text)
 
 
 def _checked(data: bytes) -> int:
     """Return how many bytes of *data* are whole batches with right checksums, from its start."""
     view = memoryview(data)
-    at = 0
-    while at < len(view):
-        head = read_head(view, at)
-        if head is None or at + head.size_bytes > len(view) or not crc_is_right(view, head):
+    whole_bytes = 0
+    for head in heads_in(view):
+        if not crc_is_right(view, head):
             break
-        at += head.size_bytes
-    return at
+        whole_bytes += head.size_bytes
+    return whole_bytes

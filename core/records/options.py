@@ -66,7 +66,9 @@ def parse_duration_ms(text: str) -> int:
     return duration_ms
 
 
-def _parse_int(most: int) -> Callable[[str], int]:
+def parse_int_to(most: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers up to *most*, and down to as many; ValueError for other texts."""
+
     def parse(text: str) -> int:
         if re.fullmatch(r"[+-]?\d{1,19}", text.strip(), re.ASCII) is None:
             raise ValueError(text)
@@ -78,13 +80,16 @@ def _parse_int(most: int) -> Callable[[str], int]:
     return parse
 
 
-def _parse_bool(text: str) -> bool:
+def parse_bool(text: str) -> bool:
+    """Return the value of `true` or `false`; ValueError for other texts."""
     if text.strip().lower() not in ("true", "false"):
         raise ValueError(text)
     return text.strip().lower() == "true"
 
 
-def _parse_enum(*names: str) -> Callable[[str], str]:
+def parse_enum(*names: str) -> Callable[[str], str]:
+    """Return a reader of one of *names*, in whatever case; ValueError for other texts."""
+
     def parse(text: str) -> str:
         found = text.strip().upper().replace("-", "_")
         if found not in names:
@@ -103,16 +108,16 @@ class Option:
     alterable: bool = False
 
 
-_INT: Final = Option(_parse_int(INT_MAX), "a number")
-_INT_A: Final = Option(_parse_int(INT_MAX), "a number", alterable=True)
-_BOOL: Final = Option(_parse_bool, "true or false")
-_BOOL_A: Final = Option(_parse_bool, "true or false", alterable=True)
+_INT: Final = Option(parse_int_to(INT_MAX), "a number")
+_INT_A: Final = Option(parse_int_to(INT_MAX), "a number", alterable=True)
+_BOOL: Final = Option(parse_bool, "true or false")
+_BOOL_A: Final = Option(parse_bool, "true or false", alterable=True)
 _DURATION_OPTION: Final = Option(parse_duration_ms, "a duration like 7 d", alterable=True)
 _TEXT: Final = Option(str, "a text")
 
 
 def _enum(*names: str) -> Option:
-    return Option(_parse_enum(*names), f"one of {', '.join(names)}")
+    return Option(parse_enum(*names), f"one of {', '.join(names)}")
 
 
 TABLE_OPTIONS: Final[dict[str, Option]] = {
@@ -137,7 +142,7 @@ TABLE_OPTIONS: Final[dict[str, Option]] = {
     "table.merge-engine.versioned.ver-column": _TEXT,
     "table.delete.behavior": _enum("ALLOW", "IGNORE", "DISABLE"),
     "table.changelog.image": _enum("FULL", "WAL"),
-    "table.auto-increment.cache-size": Option(_parse_int(LONG_MAX), "a number"),
+    "table.auto-increment.cache-size": Option(parse_int_to(LONG_MAX), "a number"),
     "table.statistics.columns": Option(str, "a text", alterable=True),
     "table.datalake.enabled": _BOOL_A,
     "table.datalake.format": _enum("PAIMON", "LANCE", "ICEBERG", "HUDI"),

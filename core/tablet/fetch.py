@@ -17,6 +17,7 @@ from flussd.core.files import FileRead, ReadFile
 from flussd.core.limits import FETCH_BUCKET_BYTES_MAX, FETCH_WAIT_DEFAULT_MS
 from flussd.core.log.log import Located, LookFrom
 from flussd.core.log.segment import Segment
+from flussd.core.records.predicate import Filter
 from flussd.core.records.project import Projection
 from flussd.core.replica.events import BucketKey
 from flussd.core.replica.replica import Replica
@@ -52,6 +53,7 @@ class Slot:
     projection: Projection | None
     refused: ErrorCode = ErrorCode.NONE
     refused_text: str = ""
+    filter: Filter | None = None
 
 
 @attrs.define(eq=False)
@@ -127,6 +129,9 @@ class Fetches:
             projection, code, text = self.server.projection_of(
                 table.table_id, tuple(table.projected_fields)
             )
+        filter_ = None
+        if table.HasField("filter_predicate"):
+            filter_ = self.server.filter_of(table.table_id, table.filter_schema_id, table.filter_predicate)
         slots = []
         for bucket in table.buckets_req:
             partition_id = bucket.partition_id if bucket.HasField("partition_id") else None
@@ -141,6 +146,7 @@ class Fetches:
                     projection,
                     code,
                     text,
+                    filter_,
                 )
             )
         return slots
@@ -336,6 +342,7 @@ def _span(
         spans,
         verify=verify,
         projection=slot.projection if spans else None,
+        filter=slot.filter if spans else None,
     )
 
 

@@ -15,11 +15,12 @@ from flussd.core.catalog import answers
 from flussd.core.catalog.catalog import Catalog
 from flussd.core.connections import Reply, ReplyError, RequestReceived
 from flussd.core.limits import LEADERLESS_HOLD_MS
+from flussd.core.records.predicate import Filter, compile_filter
 from flussd.core.records.project import Layout, Projection, layout_of
 from flussd.core.records.refusal import Refused
 from flussd.core.replica.events import BucketKey
 from flussd.core.tablet.parked import Waiter
-from flussd.core.wire import private
+from flussd.core.wire import messages, private
 from flussd.core.wire.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class Metadata:
     def _refuse(self, event: RequestReceived, code: ErrorCode, text: str) -> None:
         self.server.emit(ReplyError(event.connection, event.request_id, int(code), text))
 
-    # ---- projections ---------------------------------------------------------------------------
+    # ---- projections and filters ---------------------------------------------------------------
 
     def projection_of(
         self, table_id: int, columns: tuple[int, ...]
@@ -171,6 +172,11 @@ class Metadata:
             text = f"projected fields: expected ascending positions below {column_count}, got {columns}"
             return None, refused, text
         return Projection(columns, self._layouts(table_id)), ErrorCode.NONE, ""
+
+    def filter_of(self, table_id: int, schema_id: int, predicate: messages.PbPredicate) -> Filter | None:
+        """Return which of a table's batches hold no match; None when that cannot be told."""
+        table = self.catalog.table_by_id(table_id)
+        return None if table is None else compile_filter(predicate, schema_id, table.schemas)
 
     def _layouts(self, table_id: int) -> dict[int, Layout]:
         table = self.catalog.table_by_id(table_id)

@@ -18,6 +18,7 @@ from flussd.core import files as f
 from flussd.core.catalog.catalog import Catalog
 from flussd.core.limits import RETRY_HOLD_MS
 from flussd.core.machine import Announce, Continue, Started, Stopped, StopRequested, WakeAt, Woken
+from flussd.core.records.predicate import Filter
 from flussd.core.records.project import Projection
 from flussd.core.registry import messages as r
 from flussd.core.replica.events import BucketKey
@@ -31,7 +32,8 @@ from flussd.core.tablet.parked import Parked, Waiter
 from flussd.core.tablet.produce import HeldReply, Produces, ProduceWaiter
 from flussd.core.tablet.registration import Registration, RegistryRetry
 from flussd.core.tablet.reports import Reports, ReportsWaiter
-from flussd.core.wire import private
+from flussd.core.tablet.scan import Scans, ScanWaiter
+from flussd.core.wire import messages, private
 from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.errors import ErrorCode
 
@@ -65,6 +67,7 @@ class TabletServer:
     produces: Produces = attrs.field(init=False)
     fetches: Fetches = attrs.field(init=False)
     offsets: Offsets = attrs.field(init=False)
+    scans: Scans = attrs.field(init=False)
     metadata: Metadata = attrs.field(init=False)
     reports: Reports = attrs.field(init=False)
     registration: Registration = attrs.field(init=False)
@@ -80,6 +83,7 @@ class TabletServer:
         self.produces = Produces(self)
         self.fetches = Fetches(self)
         self.offsets = Offsets(self)
+        self.scans = Scans(self)
         self.metadata = Metadata(self)
         self.reports = Reports(self)
         self.registration = Registration(self)
@@ -152,6 +156,10 @@ class TabletServer:
         """Return how to project a table's batches, or why that is refused."""
         return self.metadata.projection_of(table_id, columns)
 
+    def filter_of(self, table_id: int, schema_id: int, predicate: messages.PbPredicate) -> Filter | None:
+        """Return which of a table's batches hold no match; None when that cannot be told."""
+        return self.metadata.filter_of(table_id, schema_id, predicate)
+
     def wake(self, key: BucketKey) -> None:
         """News of a bucket: look again at all who wait for it, in the step that brings it."""
         for waiter in self.parked.on(key):
@@ -161,6 +169,8 @@ class TabletServer:
                 self.fetches.woken(waiter)
             elif isinstance(waiter, OffsetsWaiter):
                 self.offsets.woken(waiter)
+            elif isinstance(waiter, ScanWaiter):
+                self.scans.woken(waiter)
 
     def stopped(self) -> None:
         """All that an orderly stop owes is done."""
@@ -247,6 +257,12 @@ class TabletServer:
     def _list_offsets(self, event: c.RequestReceived) -> None:
         self.offsets.received(event)
 
+    def _limit_scan(self, event: c.RequestReceived) -> None:
+        self.scans.received(event)
+
+    def _table_stats(self, event: c.RequestReceived) -> None:
+        self.scans.stats_asked(event)
+
     def _init_writer(self, event: c.RequestReceived) -> None:
         self.registration.init_writer(event)
 
@@ -319,6 +335,8 @@ class TabletServer:
     SERVE: ClassVar[dict[int, Callable[[TabletServer, Any], None]]] = {
         ApiKey.FETCH_LOG: _fetch,
         ApiKey.LIST_OFFSETS: _list_offsets,
+        ApiKey.LIMIT_SCAN: _limit_scan,
+        ApiKey.GET_TABLE_STATS: _table_stats,
         ApiKey.INIT_WRITER: _init_writer,
         private.UPDATE_CATALOG: _update_catalog,
         private.AWAIT_REPORTS: _await_reports,
@@ -332,6 +350,7 @@ class TabletServer:
         ProduceWaiter: lambda self, waiter: self.produces.timed_out(waiter),
         FetchWaiter: lambda self, waiter: self.fetches.timed_out(waiter),
         OffsetsWaiter: lambda self, waiter: self.offsets.timed_out(waiter),
+        ScanWaiter: lambda self, waiter: self.scans.timed_out(waiter),
         MetadataWaiter: lambda self, waiter: self.metadata.timed_out(waiter),
         ReportsWaiter: lambda self, waiter: self.reports.timed_out(waiter),
     }

@@ -77,7 +77,10 @@ class FetchBody(NamedTuple):
 
 
 class FetchBucketResult(NamedTuple):
-    """One bucket of a fetch answer: an error, or a watermark and records in chunks."""
+    """One bucket of a fetch answer: an error, or a watermark and records in chunks.
+
+    *filtered_end_offset* is -1 where no filter dropped a batch behind the last record.
+    """
 
     partition_id: int | None
     bucket: int
@@ -86,6 +89,7 @@ class FetchBucketResult(NamedTuple):
     high_watermark: int = -1
     log_start_offset: int = 0
     records: Sequence[memoryview | bytes] = ()
+    filtered_end_offset: int = -1
 
 
 class FetchTableResult(NamedTuple):
@@ -321,11 +325,16 @@ def fetch_response_parts(tables: Iterable[FetchTableResult]) -> list[bytes | mem
         heads = [b"\x08" + _number(table.table_id)]
         for bucket in table.buckets:
             records_bytes = 0 if bucket.error_code else sum(map(len, bucket.records))
-            heads.append(_fetch_bucket_head(bucket, records_bytes))
+            tail = b""
+            if bucket.filtered_end_offset >= 0 and not bucket.error_code:
+                tail = b"\x48" + _number(bucket.filtered_end_offset)
+            heads.append(_fetch_bucket_head(bucket, records_bytes, len(tail)))
             if records_bytes:
                 inner.append(b"".join(heads))
                 inner += bucket.records
                 heads = []
+            if tail:
+                heads.append(tail)
         if heads:
             inner.append(b"".join(heads))
         inner[0] = b"".join((b"\x0a", _number(sum(map(len, inner))), inner[0]))
@@ -333,8 +342,8 @@ def fetch_response_parts(tables: Iterable[FetchTableResult]) -> list[bytes | mem
     return parts
 
 
-def _fetch_bucket_head(bucket: FetchBucketResult, records_bytes: int) -> bytes:
-    """Return all of a bucket but its records, with the size of the whole."""
+def _fetch_bucket_head(bucket: FetchBucketResult, records_bytes: int, tail_bytes: int) -> bytes:
+    """Return what stands before a bucket's records, with the size of the whole."""
     head = b"\x10" + _number(bucket.bucket)
     if bucket.partition_id is not None:
         head = b"\x08" + _number(bucket.partition_id) + head
@@ -346,4 +355,16 @@ def _fetch_bucket_head(bucket: FetchBucketResult, records_bytes: int) -> bytes:
         head += b"\x28" + _number(bucket.high_watermark) + b"\x30" + _number(bucket.log_start_offset)
         if records_bytes:
             head += b"\x42" + _number(records_bytes)
-    return b"\x12" + _number(len(head) + records_bytes) + head
+    return b"\x12" + _number(len(head) + records_bytes + tail_bytes) + head
+
+
+def scan_response_parts(
+    records: Sequence[memoryview | bytes], *, error_code: int = 0, error_text: str = ""
+) -> list[bytes | memoryview]:
+    """Encode a LIMIT_SCAN response of a log table, in parts; with an *error_code*, without records."""
+    if error_code:
+        return [error_response(error_code, error_text)]  # the same fields as in an ErrorResponse
+    records_bytes = sum(map(len, records))
+    if not records_bytes:
+        return [b"\x18\x01"]
+    return [b"\x18\x01\x22" + _number(records_bytes), *records]

@@ -35,7 +35,10 @@ class UpdateCatalogRequest(Message):
     def buckets(self) -> RepeatedCompositeFieldContainer[BucketEntry]: ...
     @property
     def partitions(self) -> RepeatedCompositeFieldContainer[PartitionEntry]: ...
-    def __init__(self, *, coordinator_epoch: int | None = ..., tablet_incarnation: int | None = ..., sequence: int | None = ..., snapshot_begin: bool | None = ..., snapshot_end: bool | None = ..., coordinator: NodeEntry | None = ..., nodes_changed: bool | None = ..., nodes: Iterable[NodeEntry] | None = ..., databases: Iterable[DatabaseEntry] | None = ..., tables: Iterable[TableEntry] | None = ..., buckets: Iterable[BucketEntry] | None = ..., partitions: Iterable[PartitionEntry] | None = ...) -> None: ...
+    configs_changed: bool
+    @property
+    def configs(self) -> RepeatedCompositeFieldContainer[ConfigEntry]: ...
+    def __init__(self, *, coordinator_epoch: int | None = ..., tablet_incarnation: int | None = ..., sequence: int | None = ..., snapshot_begin: bool | None = ..., snapshot_end: bool | None = ..., coordinator: NodeEntry | None = ..., nodes_changed: bool | None = ..., nodes: Iterable[NodeEntry] | None = ..., databases: Iterable[DatabaseEntry] | None = ..., tables: Iterable[TableEntry] | None = ..., buckets: Iterable[BucketEntry] | None = ..., partitions: Iterable[PartitionEntry] | None = ..., configs_changed: bool | None = ..., configs: Iterable[ConfigEntry] | None = ...) -> None: ...
 
 class UpdateCatalogResponse(Message):
     sequence: int
@@ -47,6 +50,12 @@ class NodeEntry(Message):
     port: int
     incarnation: int
     def __init__(self, *, server_id: int | None = ..., host: str | None = ..., port: int | None = ..., incarnation: int | None = ...) -> None: ...
+
+class ConfigEntry(Message):
+    key: str
+    value: str
+    dynamic: bool
+    def __init__(self, *, key: str | None = ..., value: str | None = ..., dynamic: bool | None = ...) -> None: ...
 
 class DatabaseEntry(Message):
     name: str

@@ -20,6 +20,8 @@ MESSAGES: Final[dict[str, tuple[tuple[int, str, str, str, bool], ...]]] = {
         (10, "tables", "rep", "TableEntry", False),
         (11, "buckets", "rep", "BucketEntry", False),
         (12, "partitions", "rep", "PartitionEntry", False),
+        (13, "configs_changed", "opt", "bool", False),     # configs is the full list of cluster configs
+        (14, "configs", "rep", "ConfigEntry", False),
     ),
     "UpdateCatalogResponse": (
         (1, "sequence", "req", "int64", False),
@@ -29,6 +31,11 @@ MESSAGES: Final[dict[str, tuple[tuple[int, str, str, str, bool], ...]]] = {
         (2, "host", "req", "string", False),
         (3, "port", "req", "int32", False),
         (4, "incarnation", "opt", "int64", False),
+    ),
+    "ConfigEntry": (
+        (1, "key", "req", "string", False),
+        (2, "value", "req", "string", False),
+        (3, "dynamic", "req", "bool", False),              # set while the cluster runs; else at its start
     ),
     "DatabaseEntry": (
         (1, "name", "req", "string", False),

@@ -23,6 +23,9 @@ READ_ONLY: Final = frozenset(
         ApiKey.GET_TABLE_SCHEMA,
         ApiKey.LIST_PARTITION_INFOS,
         ApiKey.GET_METADATA,
+        ApiKey.GET_FILESYSTEM_SECURITY_TOKEN,
+        ApiKey.DESCRIBE_CLUSTER_CONFIGS,
+        ApiKey.GET_CLUSTER_HEALTH,
     }
 )
 """Answered at the edge or from the catalog, on every server."""
@@ -36,6 +39,7 @@ SERVED_BY_COORDINATOR: Final = READ_ONLY | {
     ApiKey.ALTER_TABLE,
     ApiKey.CREATE_PARTITION,
     ApiKey.DROP_PARTITION,
+    ApiKey.ALTER_CLUSTER_CONFIGS,
 }
 
 SERVED_BY_TABLET: Final = READ_ONLY | {
@@ -43,4 +47,6 @@ SERVED_BY_TABLET: Final = READ_ONLY | {
     ApiKey.PRODUCE_LOG,
     ApiKey.FETCH_LOG,
     ApiKey.LIST_OFFSETS,
+    ApiKey.LIMIT_SCAN,
+    ApiKey.GET_TABLE_STATS,
 }

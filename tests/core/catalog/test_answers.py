@@ -8,6 +8,7 @@ from flussd.core.catalog.answers import ANSWERED, answer
 from flussd.core.catalog.catalog import Catalog
 from flussd.core.catalog.records import (
     BucketRecord,
+    ConfigsRecord,
     DatabaseRecord,
     NodeRecord,
     SchemaRecord,
@@ -144,3 +145,47 @@ def test_a_bucket_without_leader(catalog, is_made):
     assert found.leaderless
     entries = found.message.table_metadata[0].bucket_metadata
     assert [True, False] == [one.HasField("leader_id") for one in entries]
+
+
+def health(catalog):
+    found = answer(catalog, ApiKey.GET_CLUSTER_HEALTH, messages.GetClusterHealthRequest()).message
+    return (
+        found.num_replicas,
+        found.in_sync_replicas,
+        found.num_leader_replicas,
+        found.active_leader_replicas,
+        found.status,
+    )
+
+
+def test_health(catalog):
+    """Green, yellow without a replica in sync, red without a leader that lives in its incarnation."""
+    assert (0, 0, 0, 0, 0) == health(Catalog())
+    assert (4, 4, 2, 2, 0) == health(catalog)
+    catalog.put_bucket(BucketRecord((7, -1, 0), (1, 3), 1, 1, 4, (1,), 0, 0))
+    assert (4, 3, 2, 2, 1) == health(catalog)
+    catalog.put_bucket(BucketRecord((7, -1, 0), (1, 3), -1, -1, 5, (1,), 0, 0))
+    assert (4, 3, 2, 1, 2) == health(catalog)
+    catalog.put_nodes([NodeRecord(3, "t3", 3, 1), NodeRecord(1, "t1", 1, 2)])
+    assert (4, 3, 2, 0, 2) == health(catalog)
+
+
+def test_configs_are_described(catalog):
+    """In order; what was set hides what was there at the start, and secrets are hidden themselves."""
+    initial = (("a", "1"), ("b", "2"))
+    catalog.put_configs(ConfigsRecord(initial, (("b", "3"), ("datalake.x.secret-key", "hunter2"))))
+    found = answer(catalog, ApiKey.DESCRIBE_CLUSTER_CONFIGS, messages.DescribeClusterConfigsRequest())
+
+    assert [
+        ("a", "1", "INITIAL_SERVER_CONFIG"),
+        ("b", "3", "DYNAMIC_SERVER_CONFIG"),
+        ("datalake.x.secret-key", "******", "DYNAMIC_SERVER_CONFIG"),
+    ] == [(one.config_key, one.config_value, one.config_source) for one in found.message.configs]
+
+
+def test_files_need_no_token():
+    """Local files are all there is: the scheme says so, and the token is empty."""
+    asked = messages.GetFileSystemSecurityTokenRequest()
+    found = answer(Catalog(), ApiKey.GET_FILESYSTEM_SECURITY_TOKEN, asked).message
+
+    assert ("file", b"", False) == (found.schema, found.token, found.HasField("expiration_time"))

@@ -123,6 +123,10 @@ SPECIAL = {
     "$time": lambda *_: True,
     "$maybe": matches,
     "$contains": _contains,
+    "$without": lambda unwanted, value, scope: (
+        not any(matches(one, got, scope) for one in unwanted for got in value)
+    ),
+    "$range": lambda limits, value, _: limits[0] <= value <= limits[1],
     "$unordered": lambda wanted, value, scope: (
         len(wanted) == len(value) and _contains(wanted, value, scope)
     ),

@@ -273,7 +273,8 @@ def test_produce_responses_are_written_as_protobuf_writes_them(answers):
 
 
 chunks = st.lists(st.binary(max_size=200), max_size=3)
-results = st.tuples(partition, int32, st.integers(-3, 80), texts, int64, int64, chunks)
+filtered_ends = st.just(-1) | st.integers(0, 2**63 - 1)
+results = st.tuples(partition, int32, st.integers(-3, 80), texts, int64, int64, chunks, filtered_ends)
 
 
 @given(st.lists(st.tuples(int64, st.lists(results, max_size=3)), max_size=3))
@@ -282,7 +283,7 @@ def test_fetch_responses_are_written_as_protobuf_writes_them(tables):
     expected = messages.FetchLogResponse()
     for table_id, buckets in tables:
         table = expected.tables_resp.add(table_id=table_id)
-        for partition_id, bucket, code, text, high_watermark, log_start, records in buckets:
+        for partition_id, bucket, code, text, high_watermark, log_start, records, end in buckets:
             part = table.buckets_resp.add(bucket_id=bucket)
             if partition_id is not None:
                 part.partition_id = partition_id
@@ -294,6 +295,8 @@ def test_fetch_responses_are_written_as_protobuf_writes_them(tables):
             part.high_watermark, part.log_start_offset = high_watermark, log_start
             if any(records):
                 part.records = b"".join(records)
+            if end >= 0:
+                part.filtered_end_offset = end
 
     parts = hot.fetch_response_parts(
         hot.FetchTableResult(table_id, tuple(hot.FetchBucketResult(*bucket) for bucket in buckets))
@@ -314,3 +317,21 @@ def test_a_fetch_answer_has_few_parts_and_copies_no_records():
     assert 4 == len(parts)
     assert chunk is parts[1]
     assert 1 == len(hot.fetch_response_parts([hot.FetchTableResult(9, tuple(empty))]))
+
+
+@given(chunks, st.integers(-3, 80), texts)
+def test_scan_responses_are_written_as_protobuf_writes_them(records, code, text):
+    """Records in chunks are one field, an error has none."""
+    expected = messages.LimitScanResponse()
+    if code:
+        expected.error_code = code
+        if text:
+            expected.error_message = text
+    else:
+        expected.is_log_table = True
+        if any(records):
+            expected.records = b"".join(records)
+
+    parts = hot.scan_response_parts(records, error_code=code, error_text=text)
+
+    assert expected.SerializeToString() == b"".join(bytes(part) for part in parts)
