@@ -14,7 +14,6 @@ import pytest
 from flussd.core.wire.errors import ErrorCode
 from flussd.runtime_real.cluster import QUIET
 from flussd.runtime_real.config import KEYS
-from flussd.runtime_sim.oracles.violation import Oracle
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
@@ -186,12 +185,6 @@ def test_the_commands_for_those_who_change_it(page, checkout, run_tests):
     assert re.fullmatch(r"repeat: fluss-sim --seed \d+ --mutant ack_before_append", failure[-2])
     assert "verdict=FAILED" in failure[-1]
     assert "acked" in (checkout.path / "story.txt").read_text()
-
-
-def test_the_number_of_promises(page):
-    """A number in words does not grow by itself."""
-    assert 16 == len(Oracle)
-    assert "sixteen promises" in page("docs/changing-replication.md").text
 
 
 # ---- clients.md ----------------------------------------------------------------------------------
