@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 ADDRESS = "127.0.0.1:9123"
 SERVER = ".venv/bin/flussd local"
 SHIMS = {"flussd": "flussd.cli.flussd", "fluss-sim": "flussd.cli.sim"}
-# About one process in ten that used pyfluss 1.0.0 dies of SIGABRT, SIGSEGV or SIGBUS while the interpreter ends
-# (5 of 50; presumably threads of the client outlive it). All is printed by then, so these skip that end.
+# About one process in ten that used pyfluss 1.0.0 died of SIGABRT, SIGSEGV or SIGBUS while the interpreter
+# ended (5 of 50; presumably threads of the client outlive it). All is printed by then: these skip that end.
 PROGRAM = "import os, runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__'); status = 0"
 TESTS = "import os, pytest, sys; status = int(pytest.main(['-p', 'no:cacheprovider', *sys.argv[1:]]))"
 LEAVE = "; sys.stdout.flush(); os._exit(status)"

@@ -12,9 +12,7 @@ import pyarrow as pa
 import pytest
 
 from flussd.core.wire.errors import ErrorCode
-from flussd.runtime_real.cluster import QUIET
 from flussd.runtime_real.config import KEYS
-from flussd.runtime_sim.oracles.violation import Oracle
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
@@ -121,16 +119,6 @@ def test_the_options_are_all_on_the_page(page):
     assert sorted(KEYS) == [row[0] for row in page("docs/running.md").rows("key")]
 
 
-def test_the_warnings_are_all_on_the_page(page):
-    """Each state that a node announces with a warning is explained."""
-    source = "".join(path.read_text() for path in sorted((ROOT / "core").rglob("*.py")))
-    announced = set(re.findall(r'Announce\("([a-z ]+)"', source))
-    explained = {row[0].split(": ")[1] for row in page("docs/running.md").rows("warning begins with")}
-
-    assert len(announced) > 5
-    assert sorted(announced - QUIET) == sorted(explained)
-
-
 @pytest.mark.slow
 def test_the_error_messages_are_those_of_the_page(page, run_flussd, start_flussd, tmp_path):
     """Each mistake gives exactly one of the messages, and no row is left over."""
@@ -186,12 +174,6 @@ def test_the_commands_for_those_who_change_it(page, checkout, run_tests):
     assert re.fullmatch(r"repeat: fluss-sim --seed \d+ --mutant ack_before_append", failure[-2])
     assert "verdict=FAILED" in failure[-1]
     assert "acked" in (checkout.path / "story.txt").read_text()
-
-
-def test_the_number_of_promises(page):
-    """A number in words does not grow by itself."""
-    assert 16 == len(Oracle)
-    assert "sixteen promises" in page("docs/changing-replication.md").text
 
 
 # ---- clients.md ----------------------------------------------------------------------------------
