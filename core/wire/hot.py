@@ -353,8 +353,8 @@ def _fetch_bucket_head(bucket: FetchBucketResult, records_bytes: int, tail_bytes
             head += _text(b"\x22", bucket.error_text)
     else:
         head += b"\x28" + _number(bucket.high_watermark) + b"\x30" + _number(bucket.log_start_offset)
-        if records_bytes:
-            head += b"\x42" + _number(records_bytes)
+        # Present even when empty, as upstream writes it: only then does pyfluss ask again within a poll.
+        head += b"\x42" + _number(records_bytes)
     return b"\x12" + _number(len(head) + records_bytes + tail_bytes) + head
 
 

@@ -1,4 +1,4 @@
-"""The 370 recorded wire cases: exactly those listed pass, the others fail with the clear answer "not served".
+"""The 370 recorded wire cases: those listed pass, the others fail with the clear answer "not served".
 
 The list is strict in both directions: a case that begins to pass is added to it, by
 

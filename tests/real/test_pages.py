@@ -250,9 +250,6 @@ async def test_a_dropped_table_under_a_writer(connect):
     assert fluss.ErrorCode.TABLE_NOT_EXIST == raised.value.error_code
 
 
-@pytest.mark.xfail(
-    reason="an empty answer to FETCH_LOG lacks `records`; pyfluss asks again only where it is present"
-)
 async def test_a_long_poll_is_woken(connect):
     """A row that comes after the first 500 ms of a poll ends it.
 

@@ -293,8 +293,7 @@ def test_fetch_responses_are_written_as_protobuf_writes_them(tables):
                     part.error_message = text
                 continue
             part.high_watermark, part.log_start_offset = high_watermark, log_start
-            if any(records):
-                part.records = b"".join(records)
+            part.records = b"".join(records)  # present, even when empty
             if end >= 0:
                 part.filtered_end_offset = end
 
