@@ -38,6 +38,7 @@ class ProduceWaiter(Waiter):
     answers: list[ProduceAnswer | None] = attrs.Factory(list)
     tickets: dict[int, int] = attrs.Factory(dict)  # ticket -> index of its answer
     places: tuple[tuple[int | None, int], ...] = ()  # partition id and bucket of each answer
+    table_id: int = -1
 
 
 @attrs.define(eq=False)
@@ -45,6 +46,7 @@ class HeldReply(Waiter):
     """An answer that is complete and waits for its time."""
 
     effect: Any = None
+    refused: tuple[BucketKey, ...] = ()  # buckets whose batches it refuses
 
 
 @attrs.define(eq=False)
@@ -53,6 +55,7 @@ class Produces:
 
     server: TabletServer
     by_ticket: dict[int, ProduceWaiter] = attrs.Factory(dict)
+    holding: dict[tuple[int, BucketKey], int] = attrs.Factory(dict)  # held refusals by connection, bucket
     expired_count: int = 0  # those whose time was up
     _ticket: int = 0
 
@@ -74,6 +77,7 @@ class Produces:
             server.now_ms + max(0, event.timeout_ms),
             answers=[None] * len(event.buckets),
             places=tuple((bucket.partition_id, bucket.bucket) for bucket in event.buckets),
+            table_id=event.table_id,
         )
         asks: list[tuple[BucketKey, e.AppendAsked]] = []
         for index, bucket in enumerate(event.buckets):
@@ -91,9 +95,35 @@ class Produces:
         if not waiter.tickets:
             self._reply(waiter)
         for key, asked in asks:
-            server.buckets.append(key, asked)
+            if self.holding and (event.connection, key) in self.holding:
+                self._refuse_behind(asked)
+            else:
+                server.buckets.append(key, asked)
         if waiter.tickets:
             server.parked.add(waiter)
+
+    def _refuse_behind(self, asked: e.AppendAsked) -> None:
+        """Refuse a batch behind one whose refusal is still held.
+
+        Taken at once, it and what follows could push the refused one, which may be in the log, out of
+        the window before its client can send it again (seed 208).
+        """
+        code, text = ErrorCode.NOT_LEADER_OR_FOLLOWER, "an earlier batch of this bucket was refused"
+        self.answered(e.AppendAnswered(asked.ticket, -1, code, text))
+
+    def held(self, waiter: HeldReply) -> None:
+        """A refusal is held: what comes behind it is refused, too."""
+        for key in waiter.refused:
+            place = (waiter.connection, key)
+            self.holding[place] = self.holding.get(place, 0) + 1
+
+    def let_go(self, waiter: HeldReply) -> None:
+        """A held refusal is sent, or its client left."""
+        for key in waiter.refused:
+            place = (waiter.connection, key)
+            self.holding[place] -= 1
+            if not self.holding[place]:
+                del self.holding[place]
 
     def answered(self, news: e.AppendAnswered) -> None:
         """A bucket's part is done."""
@@ -133,4 +163,9 @@ class Produces:
         answers = tuple(answer for answer in waiter.answers if answer is not None)
         assert len(answers) == len(waiter.answers)
         reply = ReplyProduce(waiter.connection, waiter.request_id, answers)
-        self.server.emit_or_hold(reply, held=any(a.error_code in HELD_CODES for a in answers))
+        refused = tuple(
+            (waiter.table_id, -1 if answer.partition_id is None else answer.partition_id, answer.bucket)
+            for answer in answers
+            if answer.error_code in HELD_CODES
+        )
+        self.server.emit_or_hold(reply, held=bool(refused), refused=refused)

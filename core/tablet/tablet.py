@@ -134,13 +134,15 @@ class TabletServer:
         """Ask for *effect*, after those of this step so far."""
         self._out.append(effect)
 
-    def emit_or_hold(self, reply: Any, *, held: bool) -> None:
+    def emit_or_hold(self, reply: Any, *, held: bool, refused: tuple[BucketKey, ...] = ()) -> None:
         """Send a reply, now or after the pause that keeps clients from asking in a hot loop."""
         if not held:
             self._out.append(reply)
         elif reply.connection in self.connections:
             due_ms = self.now_ms + RETRY_HOLD_MS
-            self.parked.add(HeldReply(reply.connection, reply.request_id, due_ms, effect=reply))
+            waiter = HeldReply(reply.connection, reply.request_id, due_ms, effect=reply, refused=refused)
+            self.parked.add(waiter)
+            self.produces.held(waiter)
 
     def retry_later(self, waiter: Waiter) -> None:
         """Let something of our own wait for its time."""
@@ -190,6 +192,7 @@ class TabletServer:
             self.DUE[type(waiter)](self, waiter)
 
     def _send_held(self, waiter: HeldReply) -> None:
+        self.produces.let_go(waiter)
         self._out.append(waiter.effect)
 
     def _retry_bucket(self, waiter: RetryWaiter) -> None:
@@ -236,6 +239,8 @@ class TabletServer:
             self.parked.remove(waiter)
             if isinstance(waiter, ProduceWaiter):
                 self.produces.forget(waiter)
+            elif isinstance(waiter, HeldReply):
+                self.produces.let_go(waiter)
 
     # ---- requests ------------------------------------------------------------------------------
 

@@ -85,6 +85,25 @@ def test_a_bucket_that_is_not_here_is_answered_after_a_pause(server, batch):
     assert ErrorCode.UNKNOWN_TABLE_OR_BUCKET_EXCEPTION == answer.error_code
 
 
+def test_what_comes_behind_a_held_refusal_is_refused_too(server, batch):
+    """1. A refusal is held; 2. the bucket is led again; 3. a later batch must not overtake the refused one.
+
+    Found by seed 208 of the simulator: ten later batches pushed it out of the writer's window.
+    """
+    server.produced(batch(0, writer_id=4))
+    server.tell(leader=4, epoch=2)
+    first = server.produce(batch(0, writer_id=4))
+    server.tell(epoch=3)
+    second = server.produce(batch(1, writer_id=4))
+    server.pass_ms(25)
+
+    for request_id in (first, second):
+        answer = server.answered(request_id, ApiKey.PRODUCE_LOG).buckets_resp[0]
+        assert ErrorCode.NOT_LEADER_OR_FOLLOWER == answer.error_code
+    assert {} == server.machine.produces.holding
+    assert [0, 1] == [server.produced(batch(n, writer_id=4)).base_offset for n in (0, 1)]
+
+
 def test_bad_acks_and_bad_batches(server, batch):
     """18 for the whole request; 14 for a bucket, and nothing of it is stored."""
     bad = server.answered(server.produce(batch(), acks=2), ApiKey.PRODUCE_LOG)
