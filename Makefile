@@ -8,7 +8,7 @@ SEEDS ?=
 JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest -q
 
-.PHONY: help run test check lint format types test-fast test-all sim sim-smoke fuzz clean
+.PHONY: help run test check lint format types test-fast test-all sim sim-smoke fuzz bench clean
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # the tests use both cores themselves
 
@@ -54,6 +54,11 @@ sim-smoke: $(VENV)/.stamp
 fuzz: $(VENV)/.stamp  ## run every fuzz target briefly
 	@ls fuzz/*.py >/dev/null 2>&1 || { echo "fuzz: there are no targets yet (issue 5)" >&2; exit 1; }
 	@set -e; for target in fuzz/*.py; do echo "$$target"; $(BIN)/python "$$target" $(ARGS); done
+
+bench: $(VENV)/.stamp  ## measure: a produce request in the core, append to reader, seeds a second
+	$(BIN)/python bench/produce_path.py
+	$(BIN)/python bench/latency.py
+	$(BIN)/python bench/sim_seeds.py 1..20
 
 clean:  ## remove .venv, caches and build products
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
