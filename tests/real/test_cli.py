@@ -239,8 +239,15 @@ def test_ports_follow_each_other(start_flussd, port):
 
 @pytest.mark.alone
 def test_it_is_ready_within_a_second_and_small(start_flussd):
-    """Ready within 1 s of the start of the process (best of three), and under 150 MB when idle."""
-    times_ms = []
+    """Ready within 1 s of the start of the process (best of three), and under 150 MB when idle.
+
+    A machine on which Python and trio alone take more than 250 ms to load is given more in proportion.
+    """
+    times_ms, bare_ms = [], []
+    for _ in range(3):
+        begun = time.monotonic()
+        subprocess.run([sys.executable, "-c", "import attrs, trio"], check=True)
+        bare_ms.append(int((time.monotonic() - begun) * 1000))
     for _ in range(3):
         begun = time.monotonic()
         server = start_flussd("--port", 0)
@@ -249,8 +256,8 @@ def test_it_is_ready_within_a_second_and_small(start_flussd):
         server.kill()
     resident_mb = int(re.search(r"VmRSS:\s+(\d+)", resident)[1]) // 1024
 
-    print(f"ready after {times_ms} ms, {resident_mb} MB resident", file=sys.stderr)
-    assert min(times_ms) < 1000
+    print(f"ready after {times_ms} ms, {resident_mb} MB resident, bare {bare_ms} ms", file=sys.stderr)
+    assert min(times_ms) < 1000 * max(1, min(bare_ms) / 250)
     assert resident_mb < 150
 
 
