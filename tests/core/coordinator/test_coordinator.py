@@ -176,6 +176,21 @@ def test_a_stop_ends_without_the_registry(world):
     assert isinstance(world.announced[-1], Stopped)
 
 
+def test_a_stop_with_a_change_in_doubt_ends(world):
+    """1. A creation is on its way and the registry falls silent. 2. Stopped, and nobody is told a lie.
+
+    Found by seed 727 of the simulator: the check between steps did not allow it.
+    """
+    request_id = world.send_create("t")
+    world.is_cut_off = True
+    world.run(0)
+    world.post(StopRequested())
+    world.run(1500)
+
+    assert isinstance(world.announced[-1], Stopped)
+    assert world.replies.get(request_id) is None  # its connection is closed
+
+
 def test_equal_histories_equal_digests(make_world):
     """Two worlds that live through the same have the same digest; a clone has it, and goes its own way."""
     one, two = make_world(), make_world()
