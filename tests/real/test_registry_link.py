@@ -36,6 +36,11 @@ class WarpTime(WakeUpTime):
         self.now_ms += self.ahead_ms
         return self.now_ms
 
+    def sample_ns(self):
+        now_ns = WakeUpTime.sample_ns(self)
+        self.now_ms += self.ahead_ms
+        return now_ns + self.ahead_ms * 1_000_000
+
 
 class StrawNode:
     """Stands for a node's driver: remembers what was posted."""
