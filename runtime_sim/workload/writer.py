@@ -65,6 +65,7 @@ class Lane:
     not_before_us: int = 0
     acked_count: int = 0
     given_up_count: int = 0
+    acked: tuple[int, int] = (-1, -1)  # writer id, and its greatest sequence that was acknowledged
 
 
 @attrs.define(eq=False, repr=False)
@@ -205,6 +206,7 @@ class Writer:
             else:  # the first may have been there, and others have written in between
                 lane.ledger.acked_behind(batch, self.config.acks, batch.sent_generation)
             lane.open.remove(batch)
+            lane.acked = max(lane.acked, (batch.writer_id, batch.sequence))  # ids only grow
             lane.acked_count += 1
             self.client.world.count("batches acknowledged")
 
@@ -220,6 +222,13 @@ class Writer:
     def _out_of_order(self, lane: Lane, batch: SentBatch, text: str) -> None:
         if not batch.was_oldest:
             self._again(lane, [batch], ErrorCode.OUT_OF_ORDER_SEQUENCE_EXCEPTION)
+            return
+        if lane.acked[0] == batch.writer_id and batch.sequence < lane.acked[1]:
+            # As upstream's clients: one behind it is acknowledged, so it is in the log, out of the window.
+            lane.ledger.acked_behind(batch, self.config.acks, batch.sent_generation)
+            lane.open.remove(batch)
+            lane.acked_count += 1
+            self.client.world.count("batches known by a later one")
             return
         lane.ledger.forgot_writer(batch, text)
         self.client.note("forgotten", f"bucket {lane.bucket} {batch.identity}: {text}")
