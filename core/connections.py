@@ -119,8 +119,9 @@ class FetchAnswer:
     """What one bucket of a fetch gets: an error, or its watermark and the bytes of *spans*.
 
     *verify*: the bytes were not checked since this process started; the driver checks each batch's
-    CRC and answers 10 (and tells the machine, SpansUnreadable) instead of sending bad ones. It leaves
-    out the batches that *filter* drops, and says up to which offset it did.
+    CRC, sends what is good before the first bad one, and answers 3 (and tells the machine,
+    SpansUnreadable) when there is none. It leaves out the batches that *filter* drops, and says up to
+    which offset it did.
     """
 
     partition_id: int | None

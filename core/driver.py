@@ -46,6 +46,9 @@ from flussd.core.ring import Ring
 from flussd.core.storage import Files
 from flussd.core.wire import hot, messages, private
 
+ANSWERED_AT_THE_EDGE = (c.Reply, c.ReplyError)
+"""What parsing a request may give instead of an event; a tuple, since a union is built at each look."""
+
 
 @attrs.define(eq=False)
 class Ports:
@@ -144,7 +147,7 @@ class Driver:
         parsed = self.edge.parse(connection, frame, self.ports.clock.wall_ms(), internal=budget.internal)
         if budget.accepted(parsed.request_id, len(frame)):
             self._network.pause(connection)
-        if isinstance(parsed, c.Reply | c.ReplyError):
+        if isinstance(parsed, ANSWERED_AT_THE_EDGE):
             self.perform(parsed)
         else:
             self.post(parsed)

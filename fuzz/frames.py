@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import random
 import struct
-import sys
-import time
+
+from trials import run_trials
 
 from flussd.core.edge import frames as f
 
@@ -62,33 +62,17 @@ def trial(seed: int) -> str:
     return ended
 
 
-def main(arguments: list[str]) -> None:
-    """Run trials for some seconds; the first failure ends the run, with its seed."""
-    if arguments[:1] == ["canary"]:
-        f.FrameBuffer._missing_bytes = lambda _self, _begun_bytes: 1
-        moved = f.FrameBuffer._move
+def break_it() -> None:
+    """Break the code under test, as the canary says."""
+    f.FrameBuffer._missing_bytes = lambda _self, _begun_bytes: 1
+    moved = f.FrameBuffer._move
 
-        def forgetful(self: f.FrameBuffer, begun_bytes: int, wanted_bytes: int) -> None:
-            moved(self, begun_bytes, wanted_bytes)
-            self._start = min(1, begun_bytes)
+    def forgetful(self: f.FrameBuffer, begun_bytes: int, wanted_bytes: int) -> None:
+        moved(self, begun_bytes, wanted_bytes)
+        self._start = min(1, begun_bytes)
 
-        f.FrameBuffer._move = forgetful
-        arguments = ["20"]
-    seconds = float(arguments[0]) if arguments else 5
-    seeds = [int(arguments[1])] if len(arguments) > 1 else range(1 << 30)
-    end = time.monotonic() + seconds
-    counts: dict[str, int] = {}
-    for seed in seeds:
-        try:
-            ended = trial(seed)
-        except BaseException:
-            print(f"failed; again with: python fuzz/frames.py {seconds:g} {seed}", file=sys.stderr)
-            raise
-        counts[ended] = counts.get(ended, 0) + 1
-        if time.monotonic() > end:
-            break
-    print(", ".join(f"{ended} {count}" for ended, count in sorted(counts.items())))
+    f.FrameBuffer._move = forgetful
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_trials(trial, break_it)

@@ -10,8 +10,8 @@ were built, byte for byte before the checksum as well as behind it; a problem ke
 from __future__ import annotations
 
 import random
-import sys
-import time
+
+from trials import run_trials
 
 from flussd.core.records import batch as b
 
@@ -74,26 +74,10 @@ def trial(seed: int) -> str:
     return "kept" if at == len(view) else "kept but for a cut one"
 
 
-def main(arguments: list[str]) -> None:
-    """Run trials for some seconds; the first failure ends the run, with its seed."""
-    if arguments[:1] == ["canary"]:
-        b.crc_is_right = lambda _view, _head: True
-        arguments = ["20"]
-    seconds = float(arguments[0]) if arguments else 5
-    seeds = [int(arguments[1])] if len(arguments) > 1 else range(1 << 30)
-    end = time.monotonic() + seconds
-    counts: dict[str, int] = {}
-    for seed in seeds:
-        try:
-            ended = trial(seed)
-        except BaseException:
-            print(f"failed; again with: python fuzz/log_batches.py {seconds:g} {seed}", file=sys.stderr)
-            raise
-        counts[ended] = counts.get(ended, 0) + 1
-        if time.monotonic() > end:
-            break
-    print(", ".join(f"{ended} {count}" for ended, count in sorted(counts.items())))
+def break_it() -> None:
+    """Break the code under test, as the canary says."""
+    b.crc_is_right = lambda _view, _head: True
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_trials(trial, break_it)

@@ -10,11 +10,10 @@ and protobuf takes must be a known field in a wrong or padded tag, or a group.
 from __future__ import annotations
 
 import random
-import sys
-import time
 from typing import Any
 
 from google.protobuf.message import DecodeError
+from trials import run_trials
 
 from flussd.core.wire import hot, messages
 
@@ -101,26 +100,10 @@ def trial(seed: int) -> str:
     return "read"
 
 
-def main(arguments: list[str]) -> None:
-    """Run trials for some seconds; the first failure ends the run, with its seed."""
-    if arguments[:1] == ["canary"]:
-        hot._int64 = lambda number: number & ((1 << 63) - 1)
-        arguments = ["20"]
-    seconds = float(arguments[0]) if arguments else 5
-    seeds = [int(arguments[1])] if len(arguments) > 1 else range(1 << 30)
-    end = time.monotonic() + seconds
-    counts: dict[str, int] = {}
-    for seed in seeds:
-        try:
-            ended = trial(seed)
-        except BaseException:
-            print(f"failed; again with: python fuzz/produce_request.py {seconds:g} {seed}", file=sys.stderr)
-            raise
-        counts[ended] = counts.get(ended, 0) + 1
-        if time.monotonic() > end:
-            break
-    print(", ".join(f"{ended} {count}" for ended, count in sorted(counts.items())))
+def break_it() -> None:
+    """Break the code under test, as the canary says."""
+    hot._int64 = lambda number: number & ((1 << 63) - 1)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_trials(trial, break_it)

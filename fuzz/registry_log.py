@@ -10,9 +10,9 @@ checksums. A registry that serves must pass all its checks, take a write, and fi
 from __future__ import annotations
 
 import random
-import sys
-import time
 from typing import Any
+
+from trials import run_trials
 
 from flussd.core import files as f
 from flussd.core.machine import Fatal, Started
@@ -139,26 +139,10 @@ def trial(seed: int) -> str:
     return "served"
 
 
-def main(arguments: list[str]) -> None:
-    """Run trials for some seconds; the first failure ends the run, with its seed."""
-    if arguments[:1] == ["canary"]:
-        Tree.fits = lambda _self, _change: True  # type: ignore[method-assign]
-        arguments = ["20"]
-    seconds = float(arguments[0]) if arguments else 5
-    seeds = [int(arguments[1])] if len(arguments) > 1 else range(1 << 30)
-    end = time.monotonic() + seconds
-    counts: dict[str, int] = {}
-    for seed in seeds:
-        try:
-            ended = trial(seed)
-        except BaseException:
-            print(f"failed; again with: python fuzz/registry_log.py {seconds:g} {seed}", file=sys.stderr)
-            raise
-        counts[ended] = counts.get(ended, 0) + 1
-        if time.monotonic() > end:
-            break
-    print(", ".join(f"{ended} {count}" for ended, count in sorted(counts.items())))
+def break_it() -> None:
+    """Break the code under test, as the canary says."""
+    Tree.fits = lambda _self, _change: True  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_trials(trial, break_it)

@@ -16,7 +16,6 @@ from typing import Any, Final, TextIO
 
 import attrs
 
-FORMATS: Final = ("text", "json")
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 LINES_MAX: Final = 10_000

@@ -77,11 +77,6 @@ class RegistryLink:
         else:
             self._tell(OperationReceived(self.number, token, operation))
 
-    def registry_stopped(self) -> None:
-        """Answer what is still open: nobody knows whether it was applied."""
-        for token in self._asked:
-            self.hub.soon(self._answered, token, Answer(Outcome.UNKNOWN))
-
     @property
     def waiting_count(self) -> int:
         """Operations that were not answered yet."""

@@ -52,7 +52,7 @@ class Cut:
 class Recovery:
     """Recovers the bucket in *folder*; *sizes* are its files' names and sizes.
 
-    When `stage` is DONE, *log*, *writers*, *epochs* and *high_watermark* are what the files hold.
+    When `stage` is DONE, *log*, *writers* and *epochs* are what the files hold.
     """
 
     folder: str
@@ -62,7 +62,6 @@ class Recovery:
     log: Log = attrs.field(init=False)
     writers: Writers = attrs.Factory(Writers)
     epochs: EpochHistory = attrs.Factory(EpochHistory)
-    high_watermark: int = 0
     scanned_bytes: int = 0
     cut: Cut | None = None
     rewritten: bool = True  # whether all that was scanned is sure to reach the disk by the next sync
@@ -155,7 +154,6 @@ class Recovery:
             if self.sizes.get(log_name(base_offset), 0) >= size_bytes:
                 self._checkpoint = checkpoint
                 self.writers = Writers.from_json(checkpoint.writers)
-                self.high_watermark = checkpoint.high_watermark
         return [*effects, *self._next_segment()]
 
     def _remove_given_up(self, start_offset: int) -> list[Any]:
@@ -324,7 +322,6 @@ class Recovery:
             return
         self.stage = Stage.DONE
         self.epochs.truncate(self.log.end_offset)
-        self.high_watermark = min(self.high_watermark, self.log.end_offset)
         self.writers.expire(self.log.active.max_timestamp_ms)
 
     # ---- effects -------------------------------------------------------------------------------

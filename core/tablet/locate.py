@@ -49,7 +49,6 @@ class Walk:
     position: int
     end_position: int
     head: BatchHead | None = None
-    waiter_serial: int = -1
 
     @classmethod
     def begin(cls, seek: Seek, target: int, file: str, start: LookFrom, end_position: int) -> Walk:
