@@ -8,12 +8,12 @@ SEEDS ?=
 JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest -q
 
-.PHONY: help run test check lint format types test-fast test-all sim sim-smoke fuzz bench clean
+.PHONY: help run test check lint format types test-fast test-all sim sim-smoke fuzz bench bench-start clean
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # the tests use both cores themselves
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 # The stamp is written last, so that a build that was interrupted is done again.
 $(VENV)/.stamp: pyproject.toml
@@ -58,6 +58,9 @@ bench: $(VENV)/.stamp  ## measure: a produce request in the core, append to read
 	$(BIN)/python bench/produce_path.py
 	$(BIN)/python bench/latency.py
 	$(BIN)/python bench/sim_seeds.py 1..20
+
+bench-start: $(VENV)/.stamp  ## measure: starts with 100 tables, 10 GiB clean and 1 GiB unclean (12 GiB of disk)
+	$(BIN)/python bench/start_times.py $(ARGS)
 
 clean:  ## remove .venv, caches and build products
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
