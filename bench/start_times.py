@@ -36,7 +36,16 @@ class Server:
 
     def __init__(self, folder):
         source = Path(__file__).resolve().parent.parent / "src"
-        command = [sys.executable, "-m", "flussd.cli.flussd", "local", "--port", "0", "--data-dir", str(folder)]
+        command = [
+            sys.executable,
+            "-m",
+            "flussd.cli.flussd",
+            "local",
+            "--port",
+            "0",
+            "--data-dir",
+            str(folder),
+        ]
         self.begun = time.monotonic()
         environment = os.environ | {"PYTHONPATH": str(source)}
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
@@ -61,7 +70,9 @@ class Server:
 async def fill(servers, table_count, gib):
     """Append *gib* to *table_count* tables, in turns."""
     config = fluss.Config({"bootstrap.servers": servers})
-    rows = pa.record_batch([pa.array(range(ROWS), pa.int64()), pa.array(["x" * ROW_BYTES] * ROWS)], schema=SCHEMA)
+    rows = pa.record_batch(
+        [pa.array(range(ROWS), pa.int64()), pa.array(["x" * ROW_BYTES] * ROWS)], schema=SCHEMA
+    )
     async with await fluss.FlussConnection.create(config) as connection:
         admin = connection.get_admin()
         await admin.create_database(DATABASE, ignore_if_exists=True)
@@ -83,7 +94,9 @@ async def fill(servers, table_count, gib):
 
 async def all_answer(servers, table_count, at_least):
     """Wait until the last row of every table can be asked for; return nothing."""
-    async with await fluss.FlussConnection.create(fluss.Config({"bootstrap.servers": servers})) as connection:
+    async with await fluss.FlussConnection.create(
+        fluss.Config({"bootstrap.servers": servers})
+    ) as connection:
         admin = connection.get_admin()
         for number in reversed(range(table_count)):
             path = fluss.TablePath(DATABASE, f"t{number:03}")
@@ -125,7 +138,9 @@ def main():
     parser.add_argument("--tables", type=int, default=100)
     parser.add_argument("--gib", type=float, default=10.0, help="of clean data")
     parser.add_argument("--unclean-gib", type=float, default=1.0)
-    parser.add_argument("--folder", default=tempfile.gettempdir(), help="where to make the data directories")
+    parser.add_argument(
+        "--folder", default=tempfile.gettempdir(), help="where to make the data directories"
+    )
     options = parser.parse_args()
     for gib, limit_s, title in ((options.gib, 1.0, "clean"), (options.unclean_gib, 3.0, "unclean")):
         folder = tempfile.mkdtemp(prefix="flussd-start-", dir=options.folder)

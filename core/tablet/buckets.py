@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 ROOT: Final = "buckets"
 
 RECOVERIES_AT_ONCE: Final = 16
-"""Buckets that are read at the same time: each may hold one read of 256 KiB, twice while it is written anew.
+"""Buckets that are read at the same time: each may hold a read of 256 KiB, and the same to write anew.
 
 All of 100 at once left the process with 159 MB after 1 GiB of unclean segments; this many leave the
 disk's queue filled and 60 MB.
