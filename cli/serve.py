@@ -24,6 +24,7 @@ from flussd import __version__
 from flussd.runtime_real import crash, datadir, logs, meters
 from flussd.runtime_real.cluster import LocalCluster, NodeFailed
 from flussd.runtime_real.config import ConfigError, parse_options
+from flussd.runtime_real.host import Host
 from flussd.runtime_real.listening import advertised, bind_all, bind_metrics
 from flussd.runtime_real.malloc import keep_pages
 
@@ -107,7 +108,7 @@ def _prepare_process() -> None:
 
 def _run(cluster: LocalCluster, metrics: socket.socket | None, slow: meters.SlowWakeUps) -> int:
     try:
-        trio.run(_until_signalled, cluster, metrics, slow)
+        Host(cluster.hub).run(_until_signalled, cluster, metrics, slow)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the process
         cause = _unwrapped(error)
         if isinstance(cause, SystemExit | KeyboardInterrupt):

@@ -1,10 +1,10 @@
-"""One task that serves every socket, timer and node of a process, synchronously.
+"""One loop that serves every socket, timer and node of a process, synchronously.
 
-It waits on a private epoll set; trio keeps signals and supervision and costs nothing per request. In
-a wake-up: time is sampled, ready sockets are read and their frames stepped, alarms ring, what was put
-off is done, and each connection with output gets one gathered send. Nothing here may block, and no
-peer can end it: errors of sockets are handled where the call is made. An exception that comes out of
-`run` is our own bug, and its caller must end the process.
+It waits on its own epoll set, turned by host.py; trio keeps signals and supervision and costs nothing
+per request. In a wake-up: time is sampled, ready sockets are read and their frames stepped, alarms
+ring, what was put off is done, and each connection with output gets one gathered send. Nothing here may
+block, and no peer can end it: errors of sockets are handled where the call is made. An exception that
+comes out of `run` is our own bug, and its caller must end the process.
 """
 
 from __future__ import annotations
@@ -64,12 +64,17 @@ class Hub:
     epoll: select.epoll = attrs.Factory(lambda: select.epoll(flags=select.EPOLL_CLOEXEC))
     dirty: list[Output] = attrs.Factory(list)  # each once; flushed at the end of the wake-up
     unserved: list[Unserved] = attrs.Factory(list)  # each once; served in the next wake-up
+    hosted: bool = False  # whether somebody turns it
+    serving: bool = False  # whether `run` is awaited
     stopping: bool = False
     slow: Callable[[int], None] | None = None  # gets the ns of a wake-up that took too long
     _sources: dict[int, Source] = attrs.Factory(dict)
     _soon: deque[tuple[Callable[..., None], tuple[Any, ...]]] = attrs.Factory(deque)
     _timers: list[tuple[int, int, Callable[[], None]]] = attrs.Factory(list)
     _alarms: list[tuple[NodeClock, Driver]] = attrs.Factory(list)
+    _end: trio.Event = attrs.Factory(trio.Event)
+    _tell_end: Callable[[], None] = lambda: None
+    _failure: BaseException | None = None
     _ordinals: itertools.count[int] = attrs.Factory(itertools.count)
     _connections: itertools.count[int] = attrs.Factory(lambda: itertools.count(1))
 
@@ -125,20 +130,27 @@ class Hub:
     # ---- the loop ------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve until `stop`."""
-        checkpoint_ms = 0
-        while not self.stopping:
-            events = self.epoll.poll(0)
-            if not events and (wait_ms := self._wait_ms()) > 0:
-                with trio.move_on_after(wait_ms / 1000):
-                    await trio.lowlevel.wait_readable(self.epoll.fileno())
-                events = self.epoll.poll(0)
-                checkpoint_ms = self.time.sample()
-            elif self.time.sample() != checkpoint_ms:
-                # A busy hub still lets signals and supervision in, once a millisecond.
-                checkpoint_ms = self.time.now_ms
-                await trio.lowlevel.checkpoint()
-            self.wake_up(events)
+        """Serve until `stop`: the host turns the hub meanwhile. Raise what came out of a wake-up."""
+        assert self.hosted, "a hub is turned by a Host; trio alone does not do it"
+        self._end, token = trio.Event(), trio.lowlevel.current_trio_token()
+        self._tell_end = lambda: token.run_sync_soon(self._end.set)
+        self.serving = True
+        try:
+            await self._end.wait()
+        finally:
+            self.serving = False
+        if self._failure is not None:
+            raise self._failure
+
+    def turn(self) -> None:
+        """Sleep until there is something to do, and do it; the host calls it while `serving`."""
+        try:
+            self.wake_up(self.epoll.poll(self._wait_ms() / 1000))
+        except BaseException as failure:  # noqa: BLE001 - raised again by `run`
+            self._failure = failure
+        if self.stopping or self._failure is not None:
+            self.serving = False
+            self._tell_end()
 
     def wake_up(self, events: list[tuple[int, int]]) -> None:
         """Do all that is to be done now, once."""

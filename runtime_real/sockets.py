@@ -248,7 +248,9 @@ class SocketConnection:
     def _update_interest(self) -> None:
         if not self.is_open:
             return
-        interest = (READABLE if self._reads() else 0) | (select.EPOLLOUT if self.output else 0)
+        # What was not tried to be sent yet needs no event: the flush of this wake-up comes.
+        stuck = self.output and not self._dirty
+        interest = (READABLE if self._reads() else 0) | (select.EPOLLOUT if stuck else 0)
         if interest != self._interest:
             self._interest = interest
             self.hub.modify(self._fd, interest)

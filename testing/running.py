@@ -20,6 +20,7 @@ import trio
 from flussd.runtime_real import crash, datadir
 from flussd.runtime_real.cluster import LocalCluster
 from flussd.runtime_real.config import Options, parse_options
+from flussd.runtime_real.host import Host
 from flussd.runtime_real.listening import bind_all
 
 HOST: Final = "127.0.0.1"
@@ -110,7 +111,7 @@ class RunningCluster:
         cluster = self._cluster
         assert cluster is not None
         try:
-            trio.run(self._until_stopped, cluster)
+            Host(cluster.hub).run(self._until_stopped, cluster)
         except BaseException as error:  # noqa: BLE001 - raised again in the test's thread
             self._failure = crash.report(error, cluster.drivers(), cluster.data.path)
         finally:

@@ -1,9 +1,12 @@
-"""The hub's own clockwork, without sockets: timers, what is put off, and sleep."""
+"""The hub's own clockwork, without sockets: timers, what is put off, sleep, and trio beside it."""
 
 import select
+import threading
 
 import pytest
+import trio
 
+from flussd.runtime_real.host import Host
 from flussd.runtime_real.hub import Hub
 
 
@@ -51,3 +54,80 @@ def test_the_hub_sleeps_when_there_is_nothing(hub):
     assert [] == hub.epoll.poll(0)
     assert hub._wait_ms() > 1000
     assert select.select([hub.epoll.fileno()], [], [], 0.05)[0] == []
+
+
+def test_trio_gets_its_turns_beside_the_hub(hub):
+    """Timers of both ring while the hub serves; `stop` ends it and the result of the guest is returned."""
+    rung = []
+
+    async def beside():
+        for _ in range(3):
+            await trio.sleep(0.01)
+            rung.append("trio")
+        await trio.to_thread.run_sync(rung.append, "thread")
+        hub.soon(hub.stop)
+        hub.wake()
+
+    async def main():
+        hub.call_at(hub.time.sample() + 5, lambda: rung.append("hub"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(beside)
+            await hub.run()
+        return "ended"
+
+    assert "ended" == Host(hub).run(main)
+    assert ["hub", "trio", "trio", "trio", "thread"] == rung
+    assert not hub.serving
+
+
+def test_a_failing_wake_up_comes_out_of_run(hub):
+    """It passes through trio, so that nurseries end what runs beside the hub."""
+    seen = []
+
+    def fail():
+        raise ZeroDivisionError("planted")
+
+    async def main():
+        hub.call_at(hub.time.sample() + 5, fail)
+        try:
+            await hub.run()
+        except ZeroDivisionError as error:
+            seen.append(error)
+            await trio.lowlevel.checkpoint()
+            raise
+
+    with pytest.raises(ZeroDivisionError, match="planted"):
+        Host(hub).run(main)
+    assert 1 == len(seen)
+
+
+def test_a_cancelled_run_ends_the_serving(hub):
+    """What runs beside the hub may end it, by an exception or a cancel scope."""
+
+    async def main():
+        with trio.move_on_after(0.02):
+            await hub.run()
+        assert not hub.serving
+        await trio.sleep(0.01)  # trio goes on without the hub
+
+    Host(hub).run(main)
+
+
+def test_other_threads_reach_trio_while_the_hub_sleeps(hub):
+    """`run_sync_soon` from another thread ends the hub's sleep of a minute."""
+
+    async def main():
+        token = trio.lowlevel.current_trio_token()
+        timer = threading.Timer(0.05, token.run_sync_soon, [hub.stop])
+        timer.start()
+        with trio.fail_after(5):
+            await hub.run()
+        timer.join()
+
+    Host(hub).run(main)
+
+
+def test_a_hub_is_not_run_by_trio_alone(hub):
+    """It would wait for ever: nobody turns it."""
+    with pytest.raises(AssertionError, match="turned by a Host"):
+        trio.run(hub.run)
