@@ -105,6 +105,24 @@ async def test_each_partition_is_a_log(connect, append_rows):
         assert 10 == sum((await ends(client, "2", 2)).values())
 
 
+async def test_the_last_rows_of_a_partition(connect, append_rows):
+    """A limit scan is of one bucket of one partition; another partition's rows are not in it."""
+    async with connect() as client:
+        table = await create(client)
+        for day in ("1", "2"):
+            await client.admin.create_partition(client.path("t"), {"day": day})
+        await append_rows(table, [{"id": n, "day": "12"[n % 3 == 0], "zone": "eu"} for n in range(30)])
+        ids = await listed(client)
+        table_id = table.get_table_info().table_id
+        found = {}
+        for day, partition_id in ids.items():
+            bucket = fluss.TableBucket.with_partition(table_id, partition_id, 0)
+            scanner = table.new_scan().limit(4).create_bucket_batch_scanner(bucket)
+            found[day] = [row["id"] for row in (await scanner.to_arrow()).to_pylist()]
+
+        assert {"1": [25, 26, 28, 29], "2": [18, 21, 24, 27]} == found
+
+
 async def test_partitions_survive_a_kill(connect, start_flussd, append_rows, tmp_path):
     """1. Rows in two partitions, one partition dropped. 2. kill -9. 3. All is as it was."""
     arguments = ("--port", 0, "--data-dir", tmp_path / "data")
