@@ -54,10 +54,11 @@ sim-smoke: $(VENV)/.stamp
 fuzz: $(VENV)/.stamp  ## run every fuzz target briefly
 	@set -e; for target in $(filter-out fuzz/trials.py,$(wildcard fuzz/*.py)); do echo "$$target"; $(BIN)/python "$$target" $(ARGS); done
 
-bench: $(VENV)/.stamp  ## measure: a produce request in the core, append to reader, seeds a second
+bench: $(VENV)/.stamp  ## measure (4 minutes); make bench PEER=java also measures the Java server
 	$(BIN)/python bench/produce_path.py
 	$(BIN)/python bench/latency.py
 	$(BIN)/python bench/sim_seeds.py 1..20
+	PEER=$(PEER) $(BIN)/python bench/side_by_side.py $(ARGS)
 
 bench-start: $(VENV)/.stamp  ## measure: starts with 100 tables, 10 GiB clean and 1 GiB unclean (12 GiB of disk)
 	$(BIN)/python bench/start_times.py $(ARGS)

@@ -234,6 +234,17 @@ def test_a_parked_request_is_acknowledged_at_once(bench, monkeypatch):
     assert 1 == len(acknowledged)
 
 
+def test_an_answer_in_its_own_wake_up_leaves_epoll_alone(bench, monkeypatch):
+    """What is read, answered and sent at once needs no other interest in between: two calls saved."""
+    client = bench.client()
+    changes = []
+    monkeypatch.setattr(Hub, "modify", lambda _hub, *change: changes.append(change))
+    client.sendall(request(1))
+
+    assert answer(1) == bench.received(client, len(answer(1)))
+    assert [] == changes
+
+
 def test_a_paused_connection_is_not_read(bench):
     """Pause stops delivery between two frames of one read; resume goes on with what was read."""
     client = bench.client()
