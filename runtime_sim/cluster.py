@@ -46,6 +46,7 @@ class Shape:
     registry_log_bytes: int
     writer_id_block: int
     retention_interval_ms: int
+    registry_room_bytes: int
 
     @classmethod
     def drawn(cls, seed: int) -> Shape:
@@ -59,6 +60,7 @@ class Shape:
             registry_log_bytes=draws.choice((4_000, 30_000, 1_000_000)),
             writer_id_block=draws.choice((1, 5, 1_000)),
             retention_interval_ms=draws.choice((300_000, 300_000, 700)),
+            registry_room_bytes=draws.choice((100, 2_000, 64 * 1024)),
         )
 
 
@@ -73,8 +75,8 @@ class Cluster:
 
     def __attrs_post_init__(self) -> None:
         shape = self.shape
-        log_bytes = shape.registry_log_bytes
-        self._add("registry", partial(RegistryMachine, log_bytes_max=log_bytes))
+        log_bytes, room_bytes = shape.registry_log_bytes, shape.registry_room_bytes
+        self._add("registry", partial(RegistryMachine, log_bytes_max=log_bytes, room_bytes=room_bytes))
         config = CoordinatorConfig("coordinator", 9123, tablets_expected=shape.tablet_count)
         self._add(
             "coordinator",

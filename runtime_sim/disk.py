@@ -31,6 +31,9 @@ LATENCY_US: Final = {
 }
 """Least and most; most operations are nearer to the least."""
 
+REFUSED_READ_ONLY: Final = frozenset({"write", "rename", "remove"})
+"""What changes the names of a folder, with a write to a file that is not there."""
+
 
 class Fate(enum.Enum):
     """How an operation takes effect."""
@@ -47,6 +50,7 @@ class Operation:
     paths: tuple[str, ...]
     do: Callable[[DiskError | None, Fate], tuple[Any, ...]]
     done: Callable[..., None]
+    end: int = 0  # of a write
 
 
 @attrs.define(eq=False, repr=False)
@@ -59,6 +63,8 @@ class HostDisk:
     under_way: dict[int, Operation] = attrs.Factory(dict)  # in the order in which they take effect
     errors: dict[str, int] = attrs.Factory(dict)  # kind of operation -> how many will fail
     full_until_us: int = -1
+    full_refuses_all: bool = False  # also what overwrites, as where bytes are copied on write
+    read_only_until_us: int = -1  # no file can be made, renamed or removed; those there can grow
     slow_until_us: int = -1
     slow_factor: int = 1
     on_hit: dict[str, Callable[[], None]] = attrs.Factory(dict)  # fault -> told when it takes effect
@@ -109,8 +115,15 @@ class HostDisk:
             self._hit(f"io_{operation.kind}")
             return DiskError.IO
         if operation.kind == "write" and self.world.now_us < self.full_until_us:
-            self._hit("disk_full")
-            return DiskError.FULL
+            inode = self.media.files.get(operation.paths[0])
+            if self.full_refuses_all or inode is None or operation.end > len(inode.content):
+                self._hit("disk_full")
+                return DiskError.FULL
+        names_change = operation.kind != "write" or operation.paths[0] not in self.media.files
+        read_only = operation.kind in REFUSED_READ_ONLY and self.world.now_us < self.read_only_until_us
+        if read_only and names_change:
+            self._hit("read_only")
+            return DiskError.DENIED
         return None
 
     def _hit(self, fault: str) -> None:
@@ -151,11 +164,12 @@ class ProcessDisk:
         do: Callable[[DiskError | None, Fate], tuple[Any, ...]],
         done: Callable[..., None],
         size_bytes: int = 0,
+        end: int = 0,
     ) -> None:
         def ended(*result: Any) -> None:
             self.enter(self._ended, done, result)
 
-        self.host.start(Operation(kind, paths, do, ended), size_bytes)
+        self.host.start(Operation(kind, paths, do, ended, end), size_bytes)
 
     def _ended(self, done: Callable[..., None], result: tuple[Any, ...]) -> None:
         done(*result)
@@ -167,12 +181,14 @@ class ProcessDisk:
         media, draws = self.host.media, self.host.draws
 
         def do(error: DiskError | None, fate: Fate) -> tuple[DiskError | None]:
+            if error is DiskError.DENIED:
+                return (error,)
             part = data[: draws.below(len(data) + 1)] if fate is Fate.TORN or error is not None else data
             if part or error is None:
                 media.open(file).write(position, part)
             return (error,)
 
-        self._start("write", (file,), do, done, len(data))
+        self._start("write", (file,), do, done, len(data), position + len(data))
 
     def read(self, file: str, position: int, size_bytes: int, done: ReadDone) -> None:
         """Read up to *size_bytes*; short only at the end of the file."""

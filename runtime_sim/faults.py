@@ -143,8 +143,16 @@ class Faults:
         for node in self._servers(fault):
             disk = node.disk
             disk.full_until_us = self.world.now_us + fault.for_ms * MS
+            disk.full_refuses_all = fault.how == "all"
             disk.on_hit["disk_full"] = lambda: self._hit(n, fault)
             self._lasting(n, fault.for_ms, lambda disk=disk: setattr(disk, "full_until_us", -1))  # type: ignore[misc]
+
+    def _read_only(self, n: int, fault: Fault) -> None:
+        for node in self._servers(fault):
+            disk = node.disk
+            disk.read_only_until_us = self.world.now_us + fault.for_ms * MS
+            disk.on_hit["read_only"] = lambda: self._hit(n, fault)
+            self._lasting(n, fault.for_ms, lambda disk=disk: setattr(disk, "read_only_until_us", -1))  # type: ignore[misc]
 
     def _slow_disk(self, n: int, fault: Fault) -> None:
         for node in self._servers(fault):
@@ -167,6 +175,7 @@ class Faults:
         FaultKind.RESET: _reset,
         FaultKind.IO_ERROR: _io_error,
         FaultKind.DISK_FULL: _disk_full,
+        FaultKind.READ_ONLY: _read_only,
         FaultKind.SLOW_DISK: _slow_disk,
         FaultKind.CLOCK_JUMP: _clock_jump,
     }

@@ -36,6 +36,7 @@ class FaultKind(enum.Enum):
     RESET = "reset"
     IO_ERROR = "io_error"
     DISK_FULL = "disk_full"
+    READ_ONLY = "read_only"
     SLOW_DISK = "slow_disk"
     CLOCK_JUMP = "clock_jump"
 
@@ -49,7 +50,8 @@ class Fault:
     """One fault: at *at_ms* on *nodes*; what the other fields mean depends on the kind.
 
     *for_ms* is how long it lasts, or how long a node stays down; *count*: effects until a death,
-    operations that fail, times slower, or milliseconds of a jump; *how*: a kind of operation, cut or reset.
+    operations that fail, times slower, or milliseconds of a jump; *how*: a kind of operation, cut or reset,
+    or "all" for a full disk that refuses to overwrite, too.
     """
 
     at_ms: int
@@ -115,7 +117,13 @@ def _io_error(at_ms: int, draws: Stream, servers: Sequence[str], _: Sequence[str
 
 
 def _disk_full(at_ms: int, draws: Stream, servers: Sequence[str], _: Sequence[str]) -> Fault:
-    return Fault(at_ms, FaultKind.DISK_FULL, (draws.choice(servers),), draws.long_tail(100, 4_000))
+    nodes = (draws.choice(servers),)
+    how = "all" if draws.chance(300_000) else ""
+    return Fault(at_ms, FaultKind.DISK_FULL, nodes, draws.long_tail(100, 4_000), 0, how)
+
+
+def _read_only(at_ms: int, draws: Stream, servers: Sequence[str], _: Sequence[str]) -> Fault:
+    return Fault(at_ms, FaultKind.READ_ONLY, (draws.choice(servers),), draws.between(500, 6_000))
 
 
 def _slow_disk(at_ms: int, draws: Stream, servers: Sequence[str], _: Sequence[str]) -> Fault:
@@ -136,7 +144,8 @@ WEIGHTS: Final = (
     (FaultKind.PARTITION, 4),
     (FaultKind.RESET, 3),
     (FaultKind.IO_ERROR, 3),
-    (FaultKind.DISK_FULL, 1),
+    (FaultKind.DISK_FULL, 2),
+    (FaultKind.READ_ONLY, 2),
     (FaultKind.SLOW_DISK, 1),
     (FaultKind.CLOCK_JUMP, 1),
 )
@@ -150,6 +159,7 @@ DRAW: Final[dict[FaultKind, Callable[..., Fault]]] = {
     FaultKind.RESET: _reset,
     FaultKind.IO_ERROR: _io_error,
     FaultKind.DISK_FULL: _disk_full,
+    FaultKind.READ_ONLY: _read_only,
     FaultKind.SLOW_DISK: _slow_disk,
     FaultKind.CLOCK_JUMP: _clock_jump,
 }

@@ -213,6 +213,7 @@ class Coordinator:
         asks = self.requests.next_ms()
         times += [] if asks is None else [asks]
         if self.role is Role.ACTIVE:
+            times += [self.pipeline.rest_ms] if self.pipeline.rest_ms >= 0 else []
             misses = self.links.next_ms(self.now_ms)
             times += [] if misses is None else [misses]
             if not self.is_ready and self.now_ms < self.active_since_ms + READY_WAIT_MS:
@@ -264,7 +265,7 @@ class Coordinator:
         self.links = self._new_links()
         self.requests.finish_waits()
         self.auto.end()
-        self.pipeline.flight = None
+        self.pipeline.flight, self.pipeline.rest_ms = None, -1
         self.activation, self.scan, self.state = None, Scan(), State()
         self.begin_ms = self.active_since_ms = -1
 
@@ -461,6 +462,7 @@ class Coordinator:
             self.links.facts(),
             self.requests.facts(),
             self.auto.facts(),
+            self.pipeline.rest_ms,
             list(self.connections),
             sorted((token, generation) for token, (generation, _) in self.asked.items()),
             (self.begin_ms, self.stop_ms, self.is_ready, self.is_stopped, self._token),

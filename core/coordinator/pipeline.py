@@ -3,7 +3,8 @@
 The order of importance: servers that do not answer, wrong leaders, what clients asked, new bucket
 records, automatic partitions, erasing. A proposal that is confirmed is applied; one that is not (another
 coordinator was faster, or nobody knows) ends this term: everything is read again under a new epoch, which
-also makes sure that the old write can never be applied late.
+also makes sure that the old write can never be applied late. One that the registry could not store was not
+applied: clients are refused, and what is our own wish is proposed again after a pause.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from flussd.core.coordinator import layout, proposals
 from flussd.core.coordinator.changes import TableMade
 from flussd.core.coordinator.proposals import Proposal, Why
 from flussd.core.registry.messages import Answer, Check, Multi, Outcome
+from flussd.core.wire.errors import ErrorCode
 
 if TYPE_CHECKING:
     from flussd.core.coordinator.coordinator import Coordinator
 
 NEVER: Final = (Outcome.TOO_LARGE, Outcome.BAD_PATH)
 """What the registry will say again, however often it is asked."""
+
+REST_MS: Final = 1_000
+"""Pause after a proposal of our own that the registry could not store."""
 
 
 @attrs.define(eq=False)
@@ -30,11 +35,13 @@ class Pipeline:
 
     owner: Coordinator
     flight: Proposal | None = None
+    rest_ms: int = -1  # nothing is proposed before
 
     def go_on(self) -> None:
         """Send the most important proposal, unless one is in flight."""
-        if self.flight is not None:
+        if self.flight is not None or self.owner.now_ms < self.rest_ms:
             return
+        self.rest_ms = -1
         proposal = self._next()
         if proposal is not None:
             self.flight = proposal
@@ -70,7 +77,12 @@ class Pipeline:
             if proposal.why is Why.DDL:
                 owner.requests.applied()
         elif answer.outcome in NEVER and proposal.why is Why.DDL:
-            owner.requests.refused(f"the registry refuses it: {answer.outcome.value}")
+            text = f"the registry refuses it: {answer.outcome.value}"
+            owner.requests.refused(ErrorCode.UNKNOWN_SERVER_ERROR, text)
+        elif answer.outcome is Outcome.NOT_STORED:
+            owner.requests.refuse_unstored(f"the registry cannot store it: {answer.outcome.value}")
+            if proposal.why is not Why.DDL:
+                self.rest_ms = owner.now_ms + REST_MS
         elif proposal.why is Why.DECREE and answer.failed_index == 1:
             owner.scan.begin()  # the server left, or came back, by itself
         else:

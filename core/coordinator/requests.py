@@ -160,11 +160,20 @@ class Requests:
         number = -1 if ddl.makes_buckets else self.owner.state.change_number
         self.waits[ddl.serial] = Wait(ddl, deadline_ms, number)
 
-    def refused(self, text: str) -> None:
-        """The registry will never take the current proposal."""
+    def refused(self, code: ErrorCode, text: str) -> None:
+        """The registry does not take the current proposal."""
         ddl, self.current = self.current, None
         assert ddl is not None
-        self._refuse(ddl, ErrorCode.UNKNOWN_SERVER_ERROR, text)
+        self._refuse(ddl, code, text)
+
+    def refuse_unstored(self, text: str) -> None:
+        """The registry's disk takes nothing: refuse who waits, rather than one after the other."""
+        if self.current is not None:
+            self.refused(ErrorCode.DISK_WRITE_LOCKED, text)
+        waiting, self.queue = self.queue, deque([ddl for ddl in self.queue if ddl.proposed])
+        for ddl in waiting:
+            if not ddl.proposed:  # else a part of it may be true already: it gets its turn
+                self._refuse(ddl, ErrorCode.DISK_WRITE_LOCKED, text)
 
     def resolve(self) -> None:
         """A fresh state tells what became of a proposal whose outcome was unknown."""

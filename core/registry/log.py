@@ -18,6 +18,8 @@ last record and damage to the last record; registry.py keeps that window to one 
 
 In a file that has a successor nothing need be guessed: the successor was started when all before it was
 durable, and its name says how far the file must reach. What lies beyond is a tail that was cut.
+
+Behind the last record a file may have any number of zeros: room for more, see room.py.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ _SALT_AT: Final = 8  # in a record
 _UNSUMMED: Final = 8  # length and checksum, in a record
 
 HEAD_BYTES: Final = _HEAD.size
+RECORD_BYTES: Final = _RECORD.size
+"""What a record has around its transactions."""
 
 
 @attrs.frozen
@@ -105,6 +109,8 @@ def read_log(file: str, data: bytes, first_zxid: int) -> LogFile:
     zxid = first_zxid
     while position < len(data):  # each turn consumes a record
         damage = _damage(view, salt, position)
+        if damage is not None and not any(view[position:]):
+            break  # room that was never used
         if damage is not None:
             return LogFile(salt, tuple(groups), position, damage)
         group = _read_group(file, view, position)

@@ -15,7 +15,10 @@ import attrs
 
 
 class Outcome(enum.Enum):
-    """How an operation ended; UNKNOWN may have been applied, or may still be."""
+    """How an operation ended; UNKNOWN may have been applied, or may still be.
+
+    NOT_STORED was not applied: the registry found no room for it on its disk. It may be asked again.
+    """
 
     OK = "ok"
     NO_NODE = "no node"
@@ -26,6 +29,7 @@ class Outcome(enum.Enum):
     TOO_LARGE = "larger than a transaction may be"
     BAD_PATH = "not a path, or not one that this may be done to"
     SESSION_EXPIRED = "session expired"
+    NOT_STORED = "its disk takes no more"
     UNKNOWN = "unknown"
 
 

@@ -127,7 +127,7 @@ class Recovery:
             self.last_group = group
         if bound is None:
             require_torn(name, data, log)
-            self.cut_bytes = len(data) - log.end
+            self.cut_bytes = max(0, len(data.rstrip(b"\0")) - log.end)
         elif self.tree.zxid != bound - 1:
             why = log.damage or "it ends"
             raise Corrupt(

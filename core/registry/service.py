@@ -14,7 +14,7 @@ import attrs
 from flussd.core.registry import messages as m
 from flussd.core.registry.changes import Changes, NodeDeleted, SessionClosed, SessionOpened, encode_changes
 from flussd.core.registry.messages import Answer, GetChildren, GetData, Multi, Outcome
-from flussd.core.registry.multi import execute, read
+from flussd.core.registry.multi import TRANSACTION_BYTES_MAX, execute, read, size_bytes_of
 from flussd.core.registry.session import Sessions
 from flussd.core.registry.tree import Tree
 from flussd.core.registry.watches import Watches
@@ -24,6 +24,9 @@ _ZXID_BITS: Final = 40
 
 SESSION_TIMEOUT_MS_MAX: Final = 24 * 3600 * 1000
 """Nobody is taken for alive after a day of silence, whatever it asked for."""
+
+CHANGE_BYTES: Final = 32
+"""More than a change needs in the log besides its path and data, and than a transaction does."""
 
 _CHANCE_MASK: Final = (1 << 63 - _ZXID_BITS) - 1
 
@@ -65,6 +68,19 @@ class Service:
                 self.sessions.heard(self.sessions.at(link), now_ms)
             case m.SessionRequested(_, session_id) | m.SessionHeard(session_id):
                 self.sessions.heard(self.sessions.by_id.get(session_id), now_ms)
+
+    def need_bytes(self, request: Request) -> int:
+        """Return how large the transaction of *request* may be at most; 0 when it changes nothing."""
+        match request:
+            case m.OperationReceived(_, _, Multi() as multi):
+                need_bytes = size_bytes_of(multi)
+                return CHANGE_BYTES + need_bytes if need_bytes <= TRANSACTION_BYTES_MAX else 0
+            case m.SessionRequested(_, 0):
+                return 2 * CHANGE_BYTES
+            case m.SessionEnded(session_id) | SessionTimedOut(session_id):
+                paths = self.tree.owned.get(session_id, {})
+                return 2 * CHANGE_BYTES + sum(CHANGE_BYTES + len(path.encode()) for path in paths)
+        return 0
 
     def execute(self, request: Request, now_ms: int) -> bytes:
         """Do *request*; return the transaction that must be made durable, empty when nothing changed."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from flussd.core.connections import Reply, RequestReceived
+from flussd.core.connections import Reply, ReplyError, RequestReceived
 from flussd.core.machine import Announce
 from flussd.core.registry.messages import (
     Answer,
@@ -28,6 +28,7 @@ from flussd.core.registry.messages import (
 )
 from flussd.core.tablet.parked import Waiter
 from flussd.core.wire import messages
+from flussd.core.wire.errors import ErrorCode
 
 if TYPE_CHECKING:
     from flussd.core.tablet.tablet import TabletServer
@@ -254,9 +255,19 @@ class Registration:
                     self._give(connection, request_id)
             if self.wanting:
                 self._submit(Ask.READ_IDS, GetData(WRITER_IDS))
+        elif answer.outcome is Outcome.NOT_STORED:
+            self._refuse_ids(f"the registry cannot store it: {answer.outcome.value}")
         else:
             due_ms = self.server.now_ms + RETRY_MS
             self.server.retry_later(RegistryRetry(-1, -1, due_ms, why=Ask.READ_IDS))
+
+    def _refuse_ids(self, text: str) -> None:
+        """Whoever wants an id asks again; there may be space by then."""
+        self.taking = None
+        for connection, request_id in self.wanting:
+            if connection in self.server.connections:
+                self.server.emit(ReplyError(connection, request_id, int(ErrorCode.DISK_WRITE_LOCKED), text))
+        self.wanting.clear()
 
     def _take_ids(self, first: int, write: SetData | Create) -> None:
         end = first + self.server.config.writer_id_block

@@ -27,6 +27,7 @@ LATER: Final = frozenset(
         ErrorCode.NOT_COORDINATOR_LEADER_EXCEPTION,
         ErrorCode.INVALID_REPLICATION_FACTOR,  # no tablet server is registered at the moment
         ErrorCode.LEADER_NOT_AVAILABLE_EXCEPTION,
+        ErrorCode.DISK_WRITE_LOCKED,  # the registry has no room for it
     }
 )
 """Refusals that a client tries again: nothing was done."""

@@ -55,6 +55,7 @@ class Registry:
     multis: int = 0
     lose_before: int = -1  # this multi is never applied, and its outcome unknown
     lose_after: int = -1  # this one is applied, and its outcome unknown
+    full_from: int = 1 << 30  # the first multi for which its disk has no room
     lose_late: int = -1  # this one is applied after the outcome was told to be unknown
     late: tuple = None
     fired: list = attrs.Factory(list)  # (session, WatchFired)
@@ -76,12 +77,11 @@ class Registry:
     def submit(self, session, operation):
         """The answer; what it fires is in `fired`."""
         if isinstance(operation, r.GetData | r.GetChildren):
-            answer = read(self.tree, operation)
             if operation.watch:
                 is_data = isinstance(operation, r.GetData)
                 add = self.watches.add_data if is_data else self.watches.add_children
                 add(session, operation.path)
-            return answer
+            return read(self.tree, operation)
         self.multis += 1
         number = self.multis
         if number == self.lose_before:
@@ -89,7 +89,8 @@ class Registry:
         if number == self.lose_late:
             self.late = (session, operation)
             return r.Answer(r.Outcome.UNKNOWN)
-        answer = self._apply(session, operation)
+        is_full = self.full_from <= number
+        answer = r.Answer(r.Outcome.NOT_STORED) if is_full else self._apply(session, operation)
         return r.Answer(r.Outcome.UNKNOWN) if number == self.lose_after else answer
 
     def apply_late(self):
@@ -109,8 +110,7 @@ class Registry:
             self.fired.append((session, r.WatchFired(path, changed)))
 
     def json(self, path):
-        node = self.tree.nodes.get(path)
-        return None if node is None else json.loads(node.data)
+        return json.loads(self.tree.nodes[path].data) if path in self.tree.nodes else None
 
     def children(self, path):
         return sorted(self.tree.nodes[path].children)

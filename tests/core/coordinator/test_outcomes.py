@@ -185,3 +185,31 @@ def test_a_coordinator_that_takes_over_leaves_no_answer_behind(world):
 
     assert Role.STANDBY is world.machine.role
     assert world.replies[request_id] is None
+
+
+@pytest.mark.parametrize("number", range(1, 18))
+def test_a_registry_without_room(world, number):
+    """1. From some multi on the registry's disk is full. 2. Requests are refused with 70, and none is done.
+
+    3. The coordinator stays active, under the same epoch. 4. With space all that is due happens.
+    """
+    epoch = world.machine.epoch
+    world.registry.full_from = world.registry.multis + number
+    refused = 0
+    for what, database, table in STORY:
+        before = exists(world, what, database, table)
+        request_id = send(world, what, database, table)
+        world.until(lambda request_id=request_id: request_id in world.replies)
+        answer = world.replies[request_id]
+        if isinstance(answer, tuple) and answer[0] == E.DISK_WRITE_LOCKED:
+            refused += 1
+            assert "its disk takes no more" in answer[1]
+            assert before == exists(world, what, database, table)
+    world.registry.full_from = 1 << 30
+
+    assert (Role.ACTIVE, epoch) == (world.machine.role, world.machine.epoch)
+    assert refused
+    world.run(3_000)
+    assert not world.machine.state.unmade
+    assert not world.machine.state.unelected
+    world.machine.check_all()

@@ -26,8 +26,10 @@ class ModelFile:
     durable: bytes = b""
     cached: bytes = b""
     dirty: list[tuple[int, int]] = attrs.Factory(list)
+    before_last: bytes = b""  # what the page cache had before the last write
 
     def write(self, position: int, data: bytes) -> None:
+        self.before_last = self.cached
         cached = self.cached.ljust(position, b"\0")
         self.cached = cached[:position] + data + cached[position + len(data) :]
         self.dirty.append((position, position + len(data)))
@@ -59,6 +61,7 @@ class Node:
     """The machine, its disk, and all that it said; `floor` is the zxid that must survive."""
 
     log_bytes_max: int = 4 * 1024 * 1024
+    room_bytes: int = 64 * 1024
     machine: RegistryMachine = attrs.field(init=False)
     files: dict[str, ModelFile] = attrs.Factory(dict)
     gone: dict[str, ModelFile] = attrs.Factory(dict)  # removed, but perhaps not durably
@@ -76,11 +79,12 @@ class Node:
     last_event: Any = None
     last_effects: list[Any] = attrs.Factory(list)
     fail_next: f.DiskError | None = None  # for the next write or sync that completes
+    full: str = ""  # "grow": no file can grow, or be made; "all": nor can bytes be overwritten
 
     def start(self) -> None:
         """Begin a new process on the same files."""
         self.starts += 1
-        self.machine = RegistryMachine(log_bytes_max=self.log_bytes_max)
+        self.machine = RegistryMachine(log_bytes_max=self.log_bytes_max, room_bytes=self.room_bytes)
         self.pending.clear()
         self.alarm_ms = None
         self.step(Started(0, "boot", "directory", 0x1234567890ABCDEF * self.starts & (1 << 64) - 1))
@@ -123,10 +127,12 @@ class Node:
         error = None
         if isinstance(effect, f.WriteFile | f.SyncFile | f.ReplaceFile):
             error, self.fail_next = self.fail_next, None
+        if error is None and self.is_too_much(effect):
+            error = f.DiskError.FULL
         match effect:
             case f.WriteFile():
-                if error is not None and self.draw is not None:
-                    self.write_part(effect, self.draw)
+                if error is not None:
+                    self.write_part(effect, self.draw or random.Random(0))
                 self.step(f.FileWritten(effect.token, error))
             case f.SyncFile():
                 if error is None:
@@ -150,10 +156,22 @@ class Node:
                 listing = tuple(sorted((name, len(file.cached)) for name, file in self.files.items()))
                 self.step(f.FolderListed(effect.token, listing))
 
+    def is_too_much(self, effect: Any) -> bool:
+        """Whether a full disk refuses *effect*."""
+        if isinstance(effect, f.WriteFile):
+            end = effect.position + sum(map(len, effect.views))
+            return self.full == "all" or (
+                self.full == "grow" and end > len(self.files[effect.file].before_last)
+            )
+        return bool(self.full) and isinstance(effect, f.ReplaceFile)
+
     def write_part(self, effect: f.WriteFile, draw: random.Random) -> None:
         """The write got only so far; it is the last one of its file."""
         file = self.files[effect.file]
-        file.cached = file.cached[: draw.randint(effect.position, len(file.cached))]
+        data, position = b"".join(effect.views), effect.position
+        part = data[: draw.randint(0, len(data))]
+        before = file.before_last.ljust(position, b"\0") if part else file.before_last
+        file.cached = before[:position] + part + before[position + len(part) :]
         file.dirty = [
             (start, min(end, len(file.cached))) for start, end in file.dirty if start < len(file.cached)
         ]

@@ -38,6 +38,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("complete"), st.integers(1, 4)),
     st.tuples(st.just("run")),
     st.tuples(st.just("fail")),
+    st.tuples(st.just("disk"), st.sampled_from(["", "grow", "all"])),
     st.tuples(st.sampled_from(["kill", "cut"])),
 )
 
@@ -61,7 +62,9 @@ def perform(node, draw, action):
         case ("run",):
             node.run()
         case ("fail",):
-            node.fail_next = draw.choice((DiskError.FULL, DiskError.IO))
+            node.fail_next = draw.choice((DiskError.FULL, DiskError.IO, DiskError.TOO_MANY_FILES))
+        case ("disk", full):
+            node.full = full
         case ("kill",):
             restart(node, draw)
         case ("cut",):
@@ -74,7 +77,7 @@ def perform(node, draw, action):
 def restart(node, draw):
     """Begin a new process; when it serves, compare what it found with what there must be."""
     node.kill(draw)
-    node.fail_next = None
+    node.fail_next, node.full = None, ""
     node.announced.clear()
     node.start()
     while node.machine.phase is not Phase.SERVING:
@@ -95,7 +98,11 @@ def restart(node, draw):
 
 def crash_story(make_node, actions, seed):
     draw = random.Random(seed)
-    node = make_node(log_bytes_max=draw.choice((300, 3000, 30_000)), draw=draw)
+    sizes = {
+        "log_bytes_max": draw.choice((300, 3000, 30_000)),
+        "room_bytes": draw.choice((0, 100, 2000, 64 * 1024)),
+    }
+    node = make_node(**sizes, draw=draw)
     node.start()
     node.run()
     for action in actions:
@@ -133,6 +140,7 @@ def test_long_crash_stories(make_node, seed):
         )  # fmt: skip
         link = draw.randint(1, 3)
         kinds = (("ask", link, writes), ("ask", link, writes), ("open", link), ("complete", 2), ("run",))
-        rare = (("cut",), ("kill",), ("fail",), ("advance", 200))
+        full = draw.choice(("", "", "grow", "all"))
+        rare = (("cut",), ("kill",), ("fail",), ("advance", 200), ("disk", full), ("disk", full))
         actions.append(draw.choice(rare) if draw.random() < 0.06 else draw.choice(kinds))
     crash_story(make_node, actions, seed)
