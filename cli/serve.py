@@ -63,7 +63,7 @@ class Wanted:
 def local(wanted: Wanted) -> int:
     """Run a cluster until it is told to stop; return the exit status."""
     logs.set_up(wanted.log_format, wanted.log_level, sys.stderr)
-    _prepare_process()
+    descriptor_count = _prepare_process()
     with contextlib.ExitStack() as stack:
         try:
             options = parse_options(wanted.settings)
@@ -76,6 +76,7 @@ def local(wanted: Wanted) -> int:
             return _fail(str(error))
         cluster = LocalCluster(data, wanted.host, listening, options)
         stack.callback(cluster.close)
+        cluster.share_descriptors(descriptor_count)
         cluster.on_ready = lambda: _banner(cluster, wanted.data_dir, metrics)
         slow = meters.watch_wake_ups(cluster)
         if metrics is not None:
@@ -97,13 +98,15 @@ def _bind_metrics(wanted: Wanted, stack: contextlib.ExitStack) -> socket.socket 
     return bound
 
 
-def _prepare_process() -> None:
-    """Make what the process was started with fit for a server."""
+def _prepare_process() -> int:
+    """Make what the process was started with fit for a server; return how many descriptors it may have."""
     # Until the hub runs and stops in order, a signal unwinds: temporary data is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, OPEN_FILES_WANTED)), hard))
+    limit = max(soft, min(hard, OPEN_FILES_WANTED))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     keep_pages()
+    return limit if limit > 0 else OPEN_FILES_WANTED  # no limit is -1
 
 
 def _run(cluster: LocalCluster, metrics: socket.socket | None, slow: meters.SlowWakeUps) -> int:

@@ -30,6 +30,7 @@ from flussd.runtime_real import datadir
 from flussd.runtime_real.announced import Announcements
 from flussd.runtime_real.config import Options
 from flussd.runtime_real.datadir import DataDirectory
+from flussd.runtime_real.descriptors import shares
 from flussd.runtime_real.hub import Hub
 from flussd.runtime_real.listening import advertised
 from flussd.runtime_real.logs import tell
@@ -157,6 +158,13 @@ class LocalCluster:
     def drivers(self) -> list[tuple[str, Driver]]:
         """Return the drivers with their names, for a crash report."""
         return [(node.name, node.driver) for node in self.nodes]
+
+    def share_descriptors(self, limit: int) -> None:
+        """Let files and connections share *limit* descriptors; call it before `run`."""
+        shared = shares(limit, len(self.nodes))
+        self.hub.sources_max = shared.sockets
+        for node in self.nodes:
+            node.disk.open_max = shared.files
 
     # ---- wiring --------------------------------------------------------------------------------
 

@@ -104,6 +104,7 @@ class FileDisk:
     workers: Workers
     run: Callable[[], None] = lambda: None
     syncs: SyncTimes = attrs.Factory(SyncTimes)
+    open_max: int = OPEN_FILES_MAX  # this node's share of the descriptors
     _root: str = attrs.field(init=False)
     _open: OrderedDict[str, OpenFile] = attrs.Factory(OrderedDict)
     _gone_names: itertools.count[int] = attrs.Factory(itertools.count)
@@ -223,7 +224,7 @@ class FileDisk:
             return opened
         path = self._path(file)
         assert file, "a folder is not a file"
-        while len(self._open) >= OPEN_FILES_MAX:
+        while len(self._open) >= self.open_max:
             self._evict()
         opened = self._open[file] = OpenFile(self._open_fd(path, create=create))
         return opened

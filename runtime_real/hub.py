@@ -66,6 +66,7 @@ class Hub:
     unserved: list[Unserved] = attrs.Factory(list)  # each once; served in the next wake-up
     hosted: bool = False  # whether somebody turns it
     serving: bool = False  # whether `run` is awaited
+    sources_max: int = 1 << 30  # descriptors served at a time; further connections wait to be accepted
     stopping: bool = False
     slow: Callable[[int], None] | None = None  # gets the ns of a wake-up that took too long
     _sources: dict[int, Source] = attrs.Factory(dict)
@@ -82,6 +83,11 @@ class Hub:
         self.register(self.workers.wake_fd, self.workers, select.EPOLLIN)
 
     # ---- what others ask of it -----------------------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a new connection would take a descriptor that something else needs."""
+        return len(self._sources) >= self.sources_max
 
     def new_connection(self) -> int:
         """Return a connection number that no node of this process had before."""

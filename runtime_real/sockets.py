@@ -49,6 +49,9 @@ ACCEPTS_PER_WAKE_UP: Final = 64
 ACCEPT_PAUSE_MS: Final = 100
 """Rest after the process ran out of descriptors: some connection will be closed in the meantime."""
 
+TELL_AGAIN_MS: Final = 10_000
+"""Distance of two lines in the log that say the same of one listener."""
+
 SHRINK_MS: Final = 10_000
 """Silence after which a connection's receive buffer is given back."""
 
@@ -301,6 +304,7 @@ class Listener:
     listening: socket.socket
     accepted: Callable[[socket.socket], None]
     _resting: bool = attrs.field(default=True, init=False)
+    _told_ms: int = attrs.field(default=-(1 << 60), init=False)
 
     def __attrs_post_init__(self) -> None:
         self.listening.setblocking(False)  # noqa: FBT003 - its only signature
@@ -326,13 +330,16 @@ class Listener:
         for _ in range(ACCEPTS_PER_WAKE_UP):
             if self._resting or self.listening.fileno() < 0:
                 return
+            if self.hub.is_full:
+                self._rest("there are as many connections as descriptors allow")
+                return
             try:
                 peer, _ = self.listening.accept()
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno in SHORT_OF_RESOURCES:
-                    self._rest(error)
+                    self._rest(error.strerror or "")
                     return
                 continue  # the peer went away before we came: ECONNABORTED and its kin
             peer.setblocking(False)  # noqa: FBT003 - its only signature
@@ -343,8 +350,10 @@ class Listener:
                 continue
             self.accepted(peer)
 
-    def _rest(self, error: OSError) -> None:
+    def _rest(self, why: str) -> None:
         self._resting = True
         self.hub.unregister(self.listening.fileno())
         self.hub.call_at(self.hub.time.now_ms + ACCEPT_PAUSE_MS, self._listen)
-        tell(WARNING, "accepts no connections", error.strerror or "", pause_ms=ACCEPT_PAUSE_MS)
+        if self.hub.time.now_ms >= self._told_ms + TELL_AGAIN_MS:
+            self._told_ms = self.hub.time.now_ms
+            tell(WARNING, "accepts no connections", why, pause_ms=ACCEPT_PAUSE_MS)

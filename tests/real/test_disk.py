@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from flussd.core.files import DiskError
-from flussd.runtime_real import disk as disk_module
 from flussd.runtime_real.disk import FileDisk
 from flussd.runtime_real.workers import Workers
 
@@ -268,9 +267,9 @@ def test_paths_cannot_leave_the_folder(bench):
         bench.disk.remove("", print)
 
 
-def test_open_files_are_bounded(bench, monkeypatch):
+def test_open_files_are_bounded(bench):
     """Old descriptors are closed, also while they are synced, and their files open again."""
-    monkeypatch.setattr(disk_module, "OPEN_FILES_MAX", 4)
+    bench.disk.open_max = 4
     before = len(open_descriptors())
     calls = Calls()
     for n in range(40):
