@@ -23,7 +23,7 @@ from flussd.core.log.epochs import EpochHistory
 from flussd.core.log.log import End, Log
 from flussd.core.log.segment import Segment, base_of, index_name, log_name
 from flussd.core.log.writers import Writers
-from flussd.core.records.batch import BatchHead, crc_is_right, read_head
+from flussd.core.records.batch import BatchHead, crc_is_right, crc_of, read_head
 
 
 class Stage(enum.Enum):
@@ -270,7 +270,7 @@ class Recovery:
             if at + head.size_bytes > len(view):
                 return partial(self._scan_on, size_bytes, at_least_bytes=head.size_bytes)
             if not crc_is_right(view, head):
-                return self._bad(f"checksum mismatch at {active.size_bytes}")
+                return self._bad(self._what_rotted(view, head, at))
             self._take(head)
             at += head.size_bytes
         return partial(self._scan_on, size_bytes)
@@ -286,6 +286,17 @@ class Recovery:
         if head.base_offset != self.log.end_offset:
             return f"batch {where}: expected offset {self.log.end_offset}, got {head.base_offset}"
         return None
+
+    def _what_rotted(self, view: memoryview, head: BatchHead, at: int) -> str:
+        """Describe a batch with a wrong checksum; a whole one behind it shows that no write ended there."""
+        end = at + head.size_bytes
+        where = f"batch at {self.log.active.size_bytes} of {self.log.file(self.log.active)}"
+        text = f"{where}: expected checksum {head.crc:#010x}, got {crc_of(view, head):#010x}"
+        behind = read_head(view, end)
+        if behind is None or behind.base_offset != head.base_offset + head.last_offset_delta + 1:
+            return text
+        is_whole = end + behind.size_bytes <= len(view) and crc_is_right(view, behind)
+        return f"{text}; it is damage, for a whole batch follows" if is_whole else text
 
     def _take(self, head: BatchHead) -> None:
         end_offset = head.base_offset + head.last_offset_delta + 1

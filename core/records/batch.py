@@ -145,13 +145,14 @@ def position_of(view: memoryview, offset: int) -> int:
     return len(view)
 
 
-def _crc(view: memoryview, head: BatchHead) -> int:
+def crc_of(view: memoryview, head: BatchHead) -> int:
+    """Return the checksum that the batch of *head* in *view* should have."""
     return crc32c(view[head.position + _COVERED_FROM[head.magic] : head.position + head.size_bytes])
 
 
 def crc_is_right(view: memoryview, head: BatchHead) -> bool:
     """Whether the whole batch of *head*, which lies in *view*, has its checksum."""
-    return _crc(view, head) == head.crc
+    return crc_of(view, head) == head.crc
 
 
 def scan_produced(view: memoryview) -> Produced:
@@ -171,7 +172,7 @@ def scan_produced(view: memoryview) -> Produced:
         if position + head.size_bytes > end:
             break
         if not crc_is_right(view, head):
-            details = f"expected {head.crc:#010x}, got {_crc(view, head):#010x}"
+            details = f"expected {head.crc:#010x}, got {crc_of(view, head):#010x}"
             return Produced((), 0, BatchProblem.CHECKSUM, _text(BatchProblem.CHECKSUM, position, details))
         heads.append(head)
         position += head.size_bytes

@@ -37,6 +37,9 @@ from flussd.core.wire import messages, private
 from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.errors import ErrorCode
 
+TELL_AGAIN_MS = 60_000
+"""Distance of two announcements of one unreadable place."""
+
 STOP_MS = 8_000
 """How long an orderly stop waits for checkpoints; recovery does without them."""
 
@@ -72,6 +75,7 @@ class TabletServer:
     reports: Reports = attrs.field(init=False)
     registration: Registration = attrs.field(init=False)
     alarm_ms: int | None = None
+    unreadable: dict[tuple[str, int], int] = attrs.Factory(dict)  # place -> when to tell of it again
     _token: int = 0
     _out: list[Any] = attrs.Factory(list)
 
@@ -298,6 +302,11 @@ class TabletServer:
         self.buckets.folder_removed(event)
 
     def _unreadable(self, event: c.SpansUnreadable) -> None:
+        place = (event.file, event.position)
+        if self.now_ms < self.unreadable.get(place, -1):
+            return  # readers come back for it all the time
+        self.unreadable = {known: at_ms for known, at_ms in self.unreadable.items() if at_ms > self.now_ms}
+        self.unreadable[place] = self.now_ms + TELL_AGAIN_MS
         text = f"{event.file} at {event.position}: {event.text}"
         facts = (("file", event.file), ("position", event.position))
         self._out.append(Announce("unreadable", text, facts))

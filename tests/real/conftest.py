@@ -1,9 +1,12 @@
-"""What the tests of pages share: the blocks of a page, and a folder in which its commands run as typed."""
+"""What tests share: the blocks of a page, a folder in which its commands run as typed, and a raw client."""
 
 import contextlib
+import json
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -11,6 +14,11 @@ from pathlib import Path
 
 import attrs
 import pytest
+
+from flussd.core.edge.frames import request_frame, split_response
+from flussd.core.records.batch import build_batch
+from flussd.core.wire import messages
+from flussd.core.wire.apis import ApiKey
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ADDRESS = "127.0.0.1:9123"
@@ -139,3 +147,103 @@ def run_tests(run_snippet):
     installed = any(found.name == "flussd" for found in entry_points(group="pytest11"))
     plugin = () if installed else ("-p", "flussd.testing.pytest_plugin")
     return lambda snippet: run_snippet(snippet, program=TESTS, options=plugin)
+
+
+# ---- a client that tries once ----------------------------------------------------------------------
+
+TABLE = {
+    "version": 1,
+    "schema": {
+        "version": 1,
+        "columns": [{"name": "id", "data_type": {"type": "BIGINT"}, "id": 0}],
+        "highest_field_id": 0,
+    },
+    "partition_key": [],
+    "bucket_count": 1,
+    "properties": {},
+    "custom_properties": {},
+}
+
+
+class RawClient:
+    """Ask with `ask`; errors of whole requests come back as (code, text)."""
+
+    def __init__(self, address, timeout_s=10):
+        host, _, port = address.rpartition(":")
+        self.socket = socket.create_connection((host, int(port)), timeout_s)
+        self.number = 0
+
+    def close(self):
+        self.socket.close()
+
+    def _exactly(self, count):
+        data = b""
+        while len(data) < count:
+            more = self.socket.recv(count - len(data))
+            if not more:
+                raise ConnectionResetError("the server closed")
+            data += more
+        return data
+
+    def ask(self, api_key, message):
+        """Send one request and return its answer."""
+        self.number += 1
+        self.socket.sendall(request_frame(api_key, 0, self.number, message.SerializeToString()))
+        (length,) = struct.unpack(">I", self._exactly(4))
+        kind, number, body = split_response(memoryview(bytearray(self._exactly(length))))
+        assert number == self.number
+        if kind == 0:
+            answer = messages.response_class(api_key)()
+            answer.ParseFromString(bytes(body))
+            return answer
+        error = messages.ErrorResponse()
+        error.ParseFromString(bytes(body))
+        return error.error_code, error.error_message
+
+    def create(self, name, buckets=1, comment=""):
+        """Create a table in the database that every cluster has; None, or (code, text)."""
+        wanted = json.dumps({**TABLE, "bucket_count": buckets, "comment": comment}).encode()
+        request = messages.CreateTableRequest(table_json=wanted, ignore_if_exists=False)
+        request.table_path.database_name, request.table_path.table_name = "fluss", name
+        answer = self.ask(ApiKey.CREATE_TABLE, request)
+        return answer if isinstance(answer, tuple) else None
+
+    def table_id(self, name):
+        """The id of a table."""
+        request = messages.GetTableInfoRequest()
+        request.table_path.database_name, request.table_path.table_name = "fluss", name
+        return self.ask(ApiKey.GET_TABLE_INFO, request).table_id
+
+    def produce(self, table_id, text, bucket=0):
+        """Append one batch; return (code, text), with code 0 when it is acknowledged."""
+        request = messages.ProduceLogRequest(acks=-1, table_id=table_id, timeout_ms=5_000)
+        request.buckets_req.add(bucket_id=bucket, records=build_batch(text, record_count=1))
+        answer = self.ask(ApiKey.PRODUCE_LOG, request)
+        if isinstance(answer, tuple):
+            return answer
+        (one,) = answer.buckets_resp
+        return one.error_code, one.error_message
+
+    def fetch(self, table_id, offset=0, bucket=0):
+        """Read from an offset; return (code, text, bytes)."""
+        request = messages.FetchLogRequest(follower_server_id=-1, max_bytes=1 << 24)
+        table = request.tables_req.add(table_id=table_id, projection_pushdown_enabled=False)
+        table.buckets_req.add(bucket_id=bucket, fetch_offset=offset, max_fetch_bytes=1 << 24)
+        answer = self.ask(ApiKey.FETCH_LOG, request)
+        if isinstance(answer, tuple):
+            return (*answer, b"")
+        ((one,),) = [table.buckets_resp for table in answer.tables_resp]
+        return one.error_code, one.error_message, one.records
+
+
+@pytest.fixture
+def raw():
+    """Connect a RawClient to an address; all of them are closed with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def connected(address):
+            client = RawClient(address)
+            stack.callback(client.close)
+            return client
+
+        yield connected

@@ -161,8 +161,9 @@ class Story:
                 while self.queue:
                     self.step(self.queue.popleft())
         elif roll < 0.96:
-            error = self.chance.choice([DiskError.IO, DiskError.FULL])
-            self.disk.failures.append((self.chance.choice(OPERATIONS), error))
+            error = self.chance.choice([DiskError.IO, DiskError.FULL, DiskError.DENIED])
+            count = self.chance.choice([1, 1, 1, 12])  # a window in which it refuses, or a single error
+            self.disk.failures += [(self.chance.choice(OPERATIONS), error)] * count
         elif roll < 0.975:
             self.give()
         elif roll < 0.985:
