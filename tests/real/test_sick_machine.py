@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-LOCKED, STORAGE, NOT_LEADER = 70, 10, 12
+LOCKED, STORAGE, CORRUPT = 70, 10, 3
 KIB = bytes(1024)
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
@@ -209,9 +209,66 @@ def test_a_table_whose_folder_cannot_be_made(start_flussd, raw, tmp_path):
     until(lambda: tablet.produce(new, KIB), (0, ""))
     _, _, err = server.stop()
 
-    assert during[0] in (STORAGE, NOT_LEADER)
+    assert (STORAGE, "cannot write the epoch history: permission denied") == during
     assert (0, "") == others
     assert "bucket troubled" in err
+
+
+def test_a_log_that_cannot_be_read_at_the_start(start_flussd, raw, tmp_path):
+    """1. A killed process left a log that may not be read. 2. Its bucket alone is in trouble. 3. Healed."""
+    server = start_flussd("--port", 0, "--data-dir", tmp_path)
+    coordinator, tablet = map(raw, addresses(server))
+    for name in ("sick", "well"):
+        coordinator.create(name)
+        tablet.produce(coordinator.table_id(name), name.encode() + KIB)
+    sick, well = coordinator.table_id("sick"), coordinator.table_id("well")
+    server.kill()
+    (path,) = [path for path in log_files(tmp_path) if b"sick" in path.read_bytes()]
+    path.chmod(0)
+    server = start_flussd("--port", 0, "--data-dir", tmp_path, preexec_fn=obey_permissions)
+    _, tablet = map(raw, addresses(server))
+    until(lambda: tablet.fetch(well)[0], 0)
+    time.sleep(1)
+    told = {tablet.produce(sick, KIB)[0], tablet.fetch(sick)[0]}
+    path.chmod(0o644)
+    until(lambda: tablet.fetch(sick)[0], 0)
+    healed = tablet.fetch(sick)[2]
+    _, _, err = server.stop()
+
+    assert {STORAGE} == told
+    assert b"sick" + KIB in healed
+    assert "bucket troubled" in err
+    assert "cannot recover the log: permission denied" in err
+
+
+def test_bit_rot_in_a_sealed_segment(start_flussd, raw, tmp_path):
+    """1. A byte flips in a segment that grows no more. 2. After a start readers get 3, nothing is cut."""
+    options = ("--port", 0, "--data-dir", tmp_path, "-D", "log.segment.file-size=8kb")
+    server = start_flussd(*options)
+    coordinator, tablet = map(raw, addresses(server))
+    coordinator.create("t")
+    table_id = coordinator.table_id("t")
+    for n in range(30):
+        assert (0, "") == tablet.produce(table_id, b"%03d" % n + KIB)
+    server.stop()
+    path = log_files(tmp_path)[1]
+    base_offset = int(path.stem)
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    server = start_flussd(*options)
+    coordinator, tablet = map(raw, addresses(server))
+    until(lambda: tablet.fetch(table_id)[0], 0)
+    code, text, _ = tablet.fetch(table_id, base_offset)
+    last = tablet.fetch(table_id, 29)
+    written = tablet.produce(table_id, b"after" + KIB)
+    _, _, err = server.stop()
+
+    assert (CORRUPT, True) == (code, "checksum mismatch" in text)
+    assert (0, True) == (last[0], b"029" + KIB in last[2])
+    assert (0, "") == written
+    assert "bucket cut" not in err
+    assert "unreadable" in err
 
 
 def cpu_seconds(pid):
