@@ -101,7 +101,7 @@ def server() -> Driver:
     """Return a tablet server that leads the one bucket of table 9, and has one client."""
     nothing = Nothing()
     edge = Edge(2, SERVED_BY_TABLET, frozenset({private.UPDATE_CATALOG}))
-    machine = TabletServer(TabletConfig(3, "here", 9124, "memory:3"))
+    machine = TabletServer(TabletConfig(server_id=3, host="here", port=9124, internal_address="memory:3"))
     driver = nothing.driver = Driver(machine, Ports(nothing, nothing, nothing, nothing), edge)
     driver.start(Started(1, "boot", "dir", 1))
     driver.post(r.RegistrySessionOpened(1))

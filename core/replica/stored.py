@@ -16,6 +16,7 @@ import attrs
 
 from flussd.core import files as f
 from flussd.core.files import DiskError
+from flussd.core.limits import SEGMENT_BYTES
 from flussd.core.log.checkpoint import CheckpointBody
 from flussd.core.log.epochs import EpochHistory
 from flussd.core.log.log import End, Log
@@ -49,11 +50,11 @@ class Durability(enum.Enum):
 
 @attrs.frozen
 class ReplicaConfig:
-    """What all replicas of a server share."""
+    """What all replicas of a server share; the only place of these defaults."""
 
     durability: Durability = Durability.PAGE_CACHE
-    segment_bytes: int = 1 << 30
-    checkpoint_bytes: int = 16 << 20
+    segment_bytes: int = SEGMENT_BYTES
+    checkpoint_bytes: int = 16 << 20  # appended between two checkpoints: what recovery scans at most
 
 
 class Asked(enum.Enum):

@@ -22,7 +22,6 @@ from flussd.core.records.predicate import Filter
 from flussd.core.records.project import Projection
 from flussd.core.registry import messages as r
 from flussd.core.replica.events import BucketKey
-from flussd.core.replica.stored import ReplicaConfig
 from flussd.core.tablet.buckets import Buckets, RetryWaiter
 from flussd.core.tablet.config import TabletConfig
 from flussd.core.tablet.fetch import Fetches, FetchWaiter
@@ -80,10 +79,7 @@ class TabletServer:
     _out: list[Any] = attrs.Factory(list)
 
     def __attrs_post_init__(self) -> None:
-        config = ReplicaConfig(
-            self.config.durability, self.config.segment_bytes, self.config.checkpoint_bytes
-        )
-        self.buckets = Buckets(self, config)
+        self.buckets = Buckets(self, self.config)
         self.produces = Produces(self)
         self.fetches = Fetches(self)
         self.offsets = Offsets(self)

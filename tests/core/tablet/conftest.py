@@ -113,7 +113,10 @@ class Server:
     CLIENT, COORDINATOR = 1, 2
 
     def __init__(self, disk, **config):
-        self.disk, self.config = disk, TabletConfig(3, "here", 9124, "memory:3", **config)
+        self.disk, self.config = (
+            disk,
+            TabletConfig(server_id=3, host="here", port=9124, internal_address="memory:3", **config),
+        )
         self.clock, self.network, self.registry = Clock(), Network(), Registry()
         self.announced, self.sequence, self.ids = [], 0, itertools.count(1)
         self.start()
