@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from flussd.core.connections import FetchAnswer, FetchAnswerTable, ReplyError, RequestReceived, SendSpans
-from flussd.core.files import FileRead, ReadFile
+from flussd.core.files import DiskError, FileRead
 from flussd.core.limits import FETCH_BUCKET_BYTES_MAX, FETCH_WAIT_DEFAULT_MS
-from flussd.core.log.log import Located, LookFrom
+from flussd.core.log.log import Located
 from flussd.core.log.segment import Segment
 from flussd.core.records.predicate import Filter
 from flussd.core.records.project import Projection
 from flussd.core.replica.events import BucketKey
 from flussd.core.replica.replica import Replica
 from flussd.core.replica.stored import Role
-from flussd.core.tablet.locate import Seek, Walk, WalkEnd
+from flussd.core.tablet.locate import Seek, Walk, WalkEnd, Walks
 from flussd.core.tablet.parked import Waiter
 from flussd.core.tablet.produce import HELD_CODES
 from flussd.core.wire.errors import ErrorCode
@@ -90,9 +90,12 @@ class Fetches:
     """The fetches of a tablet server."""
 
     server: TabletServer
-    walks: dict[int, tuple[Walk, BucketKey, FetchWaiter]] = attrs.Factory(dict)  # token -> walk
+    walks: Walks[FetchWaiter] = attrs.field(init=False)
     places: OrderedDict[tuple[BucketKey, int], Place] = attrs.Factory(OrderedDict)
     expired_count: int = 0  # parked ones whose time was up
+
+    def __attrs_post_init__(self) -> None:
+        self.walks = Walks(self.server)
 
     # ---- a request comes in --------------------------------------------------------------------
 
@@ -236,7 +239,8 @@ class Fetches:
             return answer
         place = self.places.get((slot.key, offset))
         if place is None:
-            self._look_for(waiter, slot.key, replica, Seek.OFFSET, offset, found)
+            file, end_position = log.file(found.segment), end_in(replica, found.segment)
+            self.walks.go_on(Walk.begin(Seek.OFFSET, offset, file, found, end_position), waiter)
             return None
         if place.error:
             del self.places[slot.key, offset]
@@ -247,37 +251,14 @@ class Fetches:
 
     # ---- places of cold batches ----------------------------------------------------------------
 
-    def _look_for(
-        self,
-        waiter: FetchWaiter,
-        key: BucketKey,
-        replica: Replica,
-        seek: Seek,
-        target: int,
-        start: LookFrom,
-    ) -> None:
-        end_position = end_in(replica, start.segment)
-        walk = Walk.begin(seek, target, replica.log.file(start.segment), start, end_position)
-        self._read(walk, key, waiter)
-
-    def _read(self, walk: Walk, key: BucketKey, waiter: FetchWaiter) -> None:
-        token = self.server.next_token()
-        self.walks[token] = (walk, key, waiter)
-        self.server.emit(ReadFile(token, walk.file, walk.position, walk.wanted_bytes()))
-
     def read(self, event: FileRead) -> None:
         """A read of a walk ended: go on walking, or with the request."""
-        walk, key, waiter = self.walks.pop(event.token)
-        if event.error is not None:
-            text = f"{walk.file}: {event.error.value}"
-            place = Place(walk.segment_base, 0, 0, ErrorCode.LOG_STORAGE_EXCEPTION, text)
-        else:
-            end = walk.look_at(event.data)
-            if end is WalkEnd.MORE:
-                self._read(walk, key, waiter)
-                return
-            place = _place(walk, end)
-        self.places[key, walk.target] = place
+        ended = self.walks.ended(event)
+        if ended is None:
+            return
+        walk, waiter, end = ended
+        key = waiter.keys[len(waiter.answers)]
+        self.places[key, walk.target] = _place(walk, end, event.error)
         while len(self.places) > PLACES_MAX:
             self.places.popitem(last=False)
         if waiter.connection in self.server.connections:
@@ -346,9 +327,12 @@ def _span(
     )
 
 
-def _place(walk: Walk, end: WalkEnd) -> Place:
+def _place(walk: Walk, end: WalkEnd, error: DiskError | None) -> Place:
     if end is WalkEnd.FOUND:
         assert walk.head is not None
         return Place(walk.segment_base, walk.position, walk.head.size_bytes)
+    if error is not None:
+        text = f"{walk.file}: {error.value}"
+        return Place(walk.segment_base, 0, 0, ErrorCode.LOG_STORAGE_EXCEPTION, text)
     text = f"{walk.file}: no batch head at {walk.position}"
     return Place(walk.segment_base, 0, 0, ErrorCode.CORRUPT_MESSAGE, text)

@@ -7,13 +7,20 @@ index knows. A walk is a record that the tablet server steps with what it read; 
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import attrs
 
+from flussd.core.files import FileRead, ReadFile
 from flussd.core.limits import INDEX_INTERVAL_BYTES
 from flussd.core.log.log import LookFrom
 from flussd.core.records.batch import BatchHead, read_head
+
+if TYPE_CHECKING:
+    from flussd.core.tablet.tablet import TabletServer
+
+For = TypeVar("For")
+"""A request that waits for a walk."""
 
 WALK_READ_BYTES: Final = INDEX_INTERVAL_BYTES
 """One read covers the distance of two sparse entries; heads beyond it cost one read each."""
@@ -36,6 +43,7 @@ class WalkEnd(enum.Enum):
     FOUND = "its head is the batch"
     BEYOND = "no such batch up to the end"
     CORRUPT = "what should be a head is none"
+    UNREADABLE = "the disk refused a read"
 
 
 @attrs.define(eq=False)
@@ -86,3 +94,26 @@ class Walk:
         if self.seek is Seek.OFFSET:
             return head.base_offset + head.last_offset_delta >= self.target
         return head.commit_timestamp_ms >= self.target
+
+
+@attrs.define(eq=False)
+class Walks(Generic[For]):
+    """The walks of one kind of request: one read after the other, until each ends."""
+
+    server: TabletServer
+    by_token: dict[int, tuple[Walk, For]] = attrs.Factory(dict)
+
+    def go_on(self, walk: Walk, waiter: For) -> None:
+        """Read at a walk's position, for *waiter*."""
+        token = self.server.next_token()
+        self.by_token[token] = (walk, waiter)
+        self.server.emit(ReadFile(token, walk.file, walk.position, walk.wanted_bytes()))
+
+    def ended(self, event: FileRead) -> tuple[Walk, For, WalkEnd] | None:
+        """Take a read in; return how its walk ended, or None when another read was asked for."""
+        walk, waiter = self.by_token.pop(event.token)
+        end = walk.look_at(event.data) if event.error is None else WalkEnd.UNREADABLE
+        if end is WalkEnd.MORE:
+            self.go_on(walk, waiter)
+            return None
+        return walk, waiter, end

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from flussd.core.connections import Reply, RequestReceived
-from flussd.core.files import FileRead, ReadFile
+from flussd.core.files import FileRead
 from flussd.core.limits import TERM_COMMIT_HOLD_MS
 from flussd.core.replica.events import BucketKey
 from flussd.core.replica.replica import Replica
 from flussd.core.replica.stored import Role
 from flussd.core.tablet.fetch import end_in
-from flussd.core.tablet.locate import Seek, Walk, WalkEnd
+from flussd.core.tablet.locate import Seek, Walk, WalkEnd, Walks
 from flussd.core.tablet.parked import Waiter
 from flussd.core.tablet.produce import HELD_CODES
 from flussd.core.wire import messages
@@ -47,7 +47,10 @@ class Offsets:
     """The offset requests of a tablet server that wait for a read."""
 
     server: TabletServer
-    walks: dict[int, tuple[Walk, OffsetsWaiter]] = attrs.Factory(dict)
+    walks: Walks[OffsetsWaiter] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.walks = Walks(self.server)
 
     def received(self, event: RequestReceived) -> None:
         """Take a request in."""
@@ -117,24 +120,18 @@ class Offsets:
         if start.position >= end_position:
             return _found(key, replica.high_watermark)
         walk = Walk.begin(Seek.TIMESTAMP, waiter.timestamp_ms, file, start, end_position)
-        self._read(walk, waiter)
+        self.walks.go_on(walk, waiter)
         return None
-
-    def _read(self, walk: Walk, waiter: OffsetsWaiter) -> None:
-        token = self.server.next_token()
-        self.walks[token] = (walk, waiter)
-        self.server.emit(ReadFile(token, walk.file, walk.position, walk.wanted_bytes()))
 
     def read(self, event: FileRead) -> None:
         """A read of a walk ended."""
-        walk, waiter = self.walks.pop(event.token)
-        key = waiter.keys[len(waiter.results)]
-        end = walk.look_at(event.data) if event.error is None else WalkEnd.CORRUPT
-        if end is WalkEnd.MORE:
-            self._read(walk, waiter)
+        ended = self.walks.ended(event)
+        if ended is None:
             return
+        walk, waiter, end = ended
+        key = waiter.keys[len(waiter.results)]
         replica = self.server.buckets.replicas.get(key)
-        if end is WalkEnd.CORRUPT:
+        if end in (WalkEnd.CORRUPT, WalkEnd.UNREADABLE):
             text = f"{walk.file}: no batch head can be read at {walk.position}"
             waiter.results.append(_refused(key, ErrorCode.LOG_STORAGE_EXCEPTION, text))
         elif end is WalkEnd.BEYOND and replica is not None:

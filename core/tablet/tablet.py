@@ -281,9 +281,9 @@ class TabletServer:
     # ---- completions ---------------------------------------------------------------------------
 
     def _file_read(self, event: f.FileRead) -> None:
-        if event.token in self.fetches.walks:
+        if event.token in self.fetches.walks.by_token:
             self.fetches.read(event)
-        elif event.token in self.offsets.walks:
+        elif event.token in self.offsets.walks.by_token:
             self.offsets.read(event)
         else:
             self.buckets.completed(event)

@@ -74,8 +74,8 @@ def _left_in_tablet(machine: Any) -> dict[str, int]:
     everything = {
         "parked": waiters,
         "produce tickets": machine.produces.by_ticket,
-        "fetch walks": machine.fetches.walks,
-        "offset walks": machine.offsets.walks,
+        "fetch walks": machine.fetches.walks.by_token,
+        "offset walks": machine.offsets.walks.by_token,
         "disk effects": machine.buckets.owners,
         "listings": machine.buckets.listings,
         "drops": machine.buckets.dropping,
