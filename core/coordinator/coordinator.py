@@ -27,16 +27,14 @@ from flussd.core.coordinator.proposals import Proposal, Why
 from flussd.core.coordinator.requests import Requests
 from flussd.core.coordinator.scan import Scan, ScanEnd
 from flussd.core.coordinator.state import State
-from flussd.core.machine import Announce, Fatal, Started, Stopped, StopRequested, WakeAt, Woken
+from flussd.core.coordinator.stopping import Leave, Stop
+from flussd.core.machine import Announce, Fatal, Started, StopRequested, WakeAt, Woken
 from flussd.core.registry import messages as r
 
 __all__ = ["Coordinator", "CoordinatorConfig", "Role"]
 
 RESTART_PAUSE_MS: Final = 50
 """Before everything is read again: what made it necessary may last a moment."""
-
-STOP_MS: Final = 1_000
-"""How long an orderly stop waits for the registry."""
 
 READY_WAIT_MS: Final = 10_000
 """After this time `ready` is announced though some buckets are in trouble or not led."""
@@ -67,11 +65,6 @@ class Look:
     server_id: int
 
 
-@attrs.frozen
-class Leave:
-    """The deletion of our active node, at an orderly stop."""
-
-
 Asked: TypeAlias = Question | Look | Leave | Proposal
 
 
@@ -95,15 +88,13 @@ class Coordinator:
     requests: Requests = attrs.field(init=False)
     pipeline: Pipeline = attrs.field(init=False)
     auto: AutoPartitions = attrs.field(init=False)
+    stop: Stop = attrs.field(init=False)
     connections: dict[int, None] = attrs.Factory(dict)  # of clients
     asked: dict[int, tuple[int, Asked]] = attrs.Factory(dict)  # token -> (generation, why)
     generation: int = 0  # of questions; answers to those of an earlier one are ignored
     begin_ms: int = -1  # when to begin another attempt to become active; -1: not waiting for that
     active_since_ms: int = -1
-    stop_ms: int = -1  # when an orderly stop gives up waiting
-    leaving: bool = False
     is_ready: bool = False
-    is_stopped: bool = False
     alarm_ms: int = -1
     _change_count: int = 0
     _token: int = 0
@@ -114,6 +105,7 @@ class Coordinator:
         self.requests = Requests(self)
         self.pipeline = Pipeline(self)
         self.auto = AutoPartitions(self)
+        self.stop = Stop(self)
 
     def _new_links(self) -> Links:
         me = NodeRecord(self.config.server_id, self.config.host, self.config.port)
@@ -169,7 +161,7 @@ class Coordinator:
             self._settle_active()
         self._pump()
         if self.role is Role.STOPPING:
-            self._leave_if_done()
+            self.stop.go_on()
         self._set_alarm()
 
     def _settle_active(self) -> None:
@@ -209,7 +201,7 @@ class Coordinator:
             self.submit(Look(look[0]), look[1])
 
     def _set_alarm(self) -> None:
-        times = [ms for ms in (self.begin_ms, self.stop_ms, self.auto.check_ms) if ms >= 0]
+        times = [ms for ms in (self.begin_ms, self.stop.give_up_ms, self.auto.check_ms) if ms >= 0]
         asks = self.requests.next_ms()
         times += [] if asks is None else [asks]
         if self.role is Role.ACTIVE:
@@ -327,7 +319,7 @@ class Coordinator:
         elif isinstance(why, Proposal):
             self.pipeline.answered(why, event.answer)
         else:
-            self._stop_now()
+            self.stop.end()
 
     def _looked(self, look: Look, answer: r.Answer) -> None:
         end = self.scan.answered(look.server_id, answer)
@@ -388,40 +380,13 @@ class Coordinator:
         was_active = self.role is Role.ACTIVE
         self.role = Role.STOPPING
         self.auto.end()
-        self.stop_ms = self.now_ms + STOP_MS
-        self.leaving = not was_active  # then there is no node of ours
+        self.stop.begin(was_active=was_active)
         self.requests.refuse_all()
         self.links.close()
         self._take_from(self.links)
         self.activation, self.begin_ms = None, -1
         if not was_active:
             self.generation += 1  # what was asked for the loading is of no interest any more
-
-    def _leave_if_done(self) -> None:
-        """Leave once the change in flight, if any, is confirmed; or when it takes too long."""
-        if self.is_stopped:
-            return
-        flight = self.pipeline.flight
-        late = self.now_ms >= self.stop_ms
-        if flight is not None and flight.why is Why.DDL and not late:
-            return
-        self.requests.finish_waits()
-        self.requests.refuse_all()
-        if late or not self.session_id or (self.leaving and not self._is_leaving()):
-            self._stop_now()
-        elif not self.leaving:
-            self.leaving = True
-            check = r.Check(layout.EPOCH, self.epoch_version)
-            self.submit(Leave(), r.Multi((check, r.Delete(layout.ACTIVE))))
-
-    def _is_leaving(self) -> bool:
-        return any(isinstance(why, Leave) for _, why in self.asked.values())
-
-    def _stop_now(self) -> None:
-        if not self.is_stopped:
-            self.is_stopped, self.stop_ms = True, -1
-            self.requests.disown_current()
-            self._out.append(Stopped())
 
     def _forget_session(self, _: r.RegistrySessionLost) -> None:
         self.session_id = 0
@@ -441,7 +406,7 @@ class Coordinator:
         assert is_active or not self.requests.waits
         flight = self.pipeline.flight
         unowned = flight is not None and flight.why is Why.DDL and self.requests.current is None
-        assert not unowned or self.is_stopped  # a stop that could wait no longer disowns what is in doubt
+        assert not unowned or self.stop.is_done  # a stop that could wait no longer disowns what is in doubt
 
     def check_all(self) -> None:
         """Assert all that holds between any two steps."""
@@ -465,7 +430,8 @@ class Coordinator:
             self.pipeline.rest_ms,
             list(self.connections),
             sorted((token, generation) for token, (generation, _) in self.asked.items()),
-            (self.begin_ms, self.stop_ms, self.is_ready, self.is_stopped, self._token),
+            self.stop.facts(),
+            (self.begin_ms, self.is_ready, self._token),
         )
         return hashlib.blake2b(self.state.digest() + repr(rest).encode(), digest_size=16).digest()
 
@@ -479,6 +445,7 @@ class Coordinator:
         copy.requests = self.requests.clone(copy)
         copy.pipeline = attrs.evolve(self.pipeline, owner=copy)
         copy.auto = self.auto.clone(copy)
+        copy.stop = attrs.evolve(self.stop, owner=copy)
         return copy
 
     TABLE: ClassVar[dict[type, tuple[Callable[[Coordinator, Any], None], ...]]] = {
