@@ -12,12 +12,13 @@ from typing import Any, Final
 
 import attrs
 
+from flussd.core.catalog import absent
 from flussd.core.catalog.catalog import Catalog
 from flussd.core.catalog.entries import key_of
+from flussd.core.catalog.lookups import database_of, partitioned_table_of, table_of
 from flussd.core.catalog.records import (
     NO_LEADER,
     NO_PARTITION,
-    DatabaseRecord,
     GroupKey,
     NodeRecord,
     PartitionRecord,
@@ -62,33 +63,9 @@ def answer(catalog: Catalog, api_key: int, message: Any) -> Answer:
     Raises:
         Refused: the request names what does not exist, or asks for what cannot be.
     """
+    if api_key in absent.HANDLERS:
+        return Answer(absent.HANDLERS[api_key](catalog, message))
     return _HANDLERS[api_key](catalog, message)
-
-
-def database_of(catalog: Catalog, name: str) -> DatabaseRecord:
-    """Return a database, or refuse."""
-    record = catalog.databases.get(name)
-    if record is None:
-        raise Refused(ErrorCode.DATABASE_NOT_EXIST, f"database {name} does not exist")
-    return record
-
-
-def table_of(catalog: Catalog, path: messages.PbTablePath | messages.PbPhysicalTablePath) -> TableRecord:
-    """Return a table, or refuse."""
-    record = catalog.tables.get((path.database_name, path.table_name))
-    if record is None:
-        text = f"table {path.database_name}.{path.table_name} does not exist"
-        raise Refused(ErrorCode.TABLE_NOT_EXIST, text)
-    return record
-
-
-def partitioned_table_of(catalog: Catalog, path: messages.PbTablePath) -> TableRecord:
-    """Return a table that has partitions, or refuse."""
-    table = table_of(catalog, path)
-    if not table.is_partitioned:
-        text = f"table {table.database}.{table.name} is not partitioned"
-        raise Refused(ErrorCode.TABLE_NOT_PARTITIONED_EXCEPTION, text)
-    return table
 
 
 # ---- databases -----------------------------------------------------------------------------------
@@ -313,5 +290,5 @@ _HANDLERS: Final[dict[int, Callable[[Catalog, Any], Answer]]] = {
     ApiKey.GET_FILESYSTEM_SECURITY_TOKEN: _security_token,
 }
 
-ANSWERED: Final = frozenset(_HANDLERS)
+ANSWERED: Final = frozenset(_HANDLERS) | frozenset(absent.HANDLERS)
 """The APIs that `answer` knows."""

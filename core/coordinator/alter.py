@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from flussd.core.catalog.answers import database_of, table_of
+from flussd.core.catalog.lookups import database_of, table_of
 from flussd.core.catalog.records import DatabaseRecord, SchemaRecord, TableRecord
 from flussd.core.coordinator import changes as ch
 from flussd.core.coordinator import layout

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 import attrs
 
-from flussd.core.catalog.answers import database_of, table_of
+from flussd.core.catalog.lookups import database_of, table_of
 from flussd.core.catalog.records import NO_PARTITION, DatabaseRecord, SchemaRecord, TableRecord
 from flussd.core.coordinator import changes as ch
 from flussd.core.coordinator import layout

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Final
 
-from flussd.core.catalog.answers import partitioned_table_of
+from flussd.core.catalog.lookups import partitioned_table_of
 from flussd.core.catalog.records import PartitionRecord, TableRecord
 from flussd.core.coordinator import changes as ch
 from flussd.core.coordinator import layout

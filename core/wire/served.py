@@ -26,6 +26,10 @@ READ_ONLY: Final = frozenset(
         ApiKey.GET_FILESYSTEM_SECURITY_TOKEN,
         ApiKey.DESCRIBE_CLUSTER_CONFIGS,
         ApiKey.GET_CLUSTER_HEALTH,
+        ApiKey.LIST_ACLS,
+        ApiKey.GET_LATEST_KV_SNAPSHOTS,
+        ApiKey.GET_KV_SNAPSHOT_METADATA,
+        ApiKey.GET_LAKE_SNAPSHOT,
     }
 )
 """Answered at the edge or from the catalog, on every server."""
@@ -40,6 +44,13 @@ SERVED_BY_COORDINATOR: Final = READ_ONLY | {
     ApiKey.CREATE_PARTITION,
     ApiKey.DROP_PARTITION,
     ApiKey.ALTER_CLUSTER_CONFIGS,
+    ApiKey.CREATE_ACLS,
+    ApiKey.DROP_ACLS,
+    ApiKey.LIST_KV_SNAPSHOTS,
+    ApiKey.LIST_REMOTE_LOG_MANIFESTS,
+    ApiKey.ACQUIRE_KV_SNAPSHOT_LEASE,
+    ApiKey.RELEASE_KV_SNAPSHOT_LEASE,
+    ApiKey.DROP_KV_SNAPSHOT_LEASE,
 }
 
 SERVED_BY_TABLET: Final = READ_ONLY | {

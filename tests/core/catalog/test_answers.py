@@ -18,7 +18,7 @@ from flussd.core.records.refusal import Refused
 from flussd.core.wire import messages
 from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.errors import ErrorCode as E
-from flussd.core.wire.served import READ_ONLY
+from flussd.core.wire.served import READ_ONLY, SERVED_BY_COORDINATOR, SERVED_BY_TABLET
 
 SCHEMAS = (SchemaRecord(1, b'{"columns":[]}'), SchemaRecord(2, b'{"columns":[],"version":1}'))
 
@@ -51,8 +51,9 @@ def refusal(catalog, api_key, message):
 
 
 def test_what_is_served_is_answered():
-    """Every read-only API is answered here, but for those that the edge answers."""
-    assert READ_ONLY - {ApiKey.API_VERSIONS, ApiKey.AUTHENTICATE} == ANSWERED
+    """Every read-only API is answered here, but for what the edge answers; some by one server only."""
+    assert READ_ONLY - {ApiKey.API_VERSIONS, ApiKey.AUTHENTICATE} == ANSWERED & SERVED_BY_TABLET
+    assert ANSWERED <= SERVED_BY_COORDINATOR
 
 
 def test_databases(catalog):
