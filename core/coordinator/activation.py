@@ -18,6 +18,15 @@ import attrs
 from flussd.core.catalog.records import NO_PARTITION, DatabaseRecord, GroupKey, TablePath
 from flussd.core.coordinator import changes as ch
 from flussd.core.coordinator import layout
+from flussd.core.coordinator.admin_records import (
+    PRODUCERS,
+    REBALANCE,
+    SERVER_TAGS,
+    decode_producer,
+    decode_rebalance,
+    decode_tags,
+    producer_path,
+)
 from flussd.core.coordinator.config import CoordinatorConfig
 from flussd.core.coordinator.state import State
 from flussd.core.registry.messages import (
@@ -37,6 +46,19 @@ READS_MAX: Final = 100
 """Reads in flight, as upstream; a real ensemble answers about 10 000 a second."""
 
 
+def _configs_set(data: bytes, version: int) -> ch.Change:
+    configs, change_id = layout.decode_configs(data)
+    return ch.ConfigsSet(tuple(sorted(configs.items())), version, change_id)
+
+
+NODES: Final[dict[str, Callable[[bytes, int], ch.Change]]] = {
+    layout.CONFIGS: _configs_set,
+    SERVER_TAGS: lambda data, version: ch.TagsSet(decode_tags(data, version)),
+    REBALANCE: lambda data, version: ch.RebalanceSet(decode_rebalance(data, version)),
+}
+"""What is one node, by its path: from its data and version to what is true."""
+
+
 class Step(enum.Enum):
     """What a question is for."""
 
@@ -47,7 +69,9 @@ class Step(enum.Enum):
     TAKE = "become active"
     TABLE_IDS = "read the counter of table ids"
     PARTITION_IDS = "read the counter of partition ids"
-    CONFIGS = "read the cluster configs"
+    NODE = "read what is one node, if it is there"
+    PRODUCERS = "list producers"
+    PRODUCER = "read the offsets of a producer"
     DATABASES = "list databases"
     DATABASE = "read a database"
     TABLES = "list the tables of a database"
@@ -208,7 +232,9 @@ class Activation:
             return self._again(f"cannot become active: {answer.outcome.value}")
         self._want(Step.TABLE_IDS, None, GetData(layout.TABLE_IDS))
         self._want(Step.PARTITION_IDS, None, GetData(layout.PARTITION_IDS))
-        self._want(Step.CONFIGS, None, GetData(layout.CONFIGS))
+        for path in NODES:
+            self._want(Step.NODE, path, GetData(path))
+        self._want(Step.PRODUCERS, None, GetChildren(PRODUCERS))
         self._want(Step.DATABASES, None, GetChildren(layout.DATABASES))
         return self._want(Step.TOMBSTONES, None, GetChildren(layout.DROPPED))
 
@@ -239,13 +265,27 @@ class Activation:
         self.state.apply(ch.PartitionIdsMoved(next_id, answer.stat.version))
         return Verdict.GOING_ON
 
-    def _configs(self, _: None, answer: Answer) -> Verdict:
+    def _node(self, path: str, answer: Answer) -> Verdict:
         if answer.outcome is Outcome.NO_NODE:
-            return Verdict.GOING_ON  # none was ever set
+            return Verdict.GOING_ON  # it comes with the first change
         if answer.outcome is not Outcome.OK or answer.stat is None:
-            return self._unreadable(layout.CONFIGS, answer)
-        configs, change_id = layout.decode_configs(answer.data)
-        self.state.apply(ch.ConfigsSet(tuple(sorted(configs.items())), answer.stat.version, change_id))
+            return self._unreadable(path, answer)
+        self.state.apply(NODES[path](answer.data, answer.stat.version))
+        return Verdict.GOING_ON
+
+    def _producers(self, _: None, answer: Answer) -> Verdict:
+        if answer.outcome is Outcome.NO_NODE:
+            return Verdict.GOING_ON  # it comes with the first producer, and goes with the last
+        if answer.outcome is not Outcome.OK:
+            return self._unreadable(PRODUCERS, answer)
+        for name in answer.children:
+            self._want(Step.PRODUCER, name, GetData(producer_path(name)))
+        return Verdict.GOING_ON
+
+    def _producer(self, producer_id: str, answer: Answer) -> Verdict:
+        if answer.outcome is not Outcome.OK:
+            return self._unreadable(producer_path(producer_id), answer)
+        self.state.apply(ch.ProducerRegistered(decode_producer(producer_id, answer.data)))
         return Verdict.GOING_ON
 
     def _unreadable(self, path: str, answer: Answer) -> Verdict:
@@ -402,7 +442,9 @@ class Activation:
         Step.TAKE: _take,
         Step.TABLE_IDS: _table_ids,
         Step.PARTITION_IDS: _partition_ids,
-        Step.CONFIGS: _configs,
+        Step.NODE: _node,
+        Step.PRODUCERS: _producers,
+        Step.PRODUCER: _producer,
         Step.DATABASES: _databases,
         Step.DATABASE: _database,
         Step.TABLES: _tables,

@@ -69,7 +69,7 @@ class AutoPartitions:
     def next_proposal(self) -> Proposal | None:
         """Return the next write; a table from which nothing more is wanted is not due any more."""
         state = self.owner.state
-        if not state.servers:
+        if not state.assignable():
             return None  # new buckets would have nowhere to live; all stays due
         for table_id in list(self.due):
             table = state.catalog.by_id.get(table_id)

@@ -18,6 +18,7 @@ from flussd.core.catalog.records import (
     PartitionRecord,
     TableRecord,
 )
+from flussd.core.coordinator.admin_records import ProducerRecord, RebalanceRecord, TagsRecord
 from flussd.core.coordinator.layout import Registration, Tombstone
 
 
@@ -136,6 +137,34 @@ class ServerGone:
     incarnation: int
 
 
+@attrs.frozen
+class ProducerRegistered:
+    """A producer's offsets are registered; its id was free."""
+
+    record: ProducerRecord
+
+
+@attrs.frozen
+class ProducerGone:
+    """The offsets of a producer are deleted."""
+
+    producer_id: str
+
+
+@attrs.frozen
+class TagsSet:
+    """These servers have tags, and no others."""
+
+    record: TagsRecord
+
+
+@attrs.frozen
+class RebalanceSet:
+    """This is the current or last rebalance."""
+
+    record: RebalanceRecord
+
+
 Change: TypeAlias = (
     DatabaseMade
     | DatabaseGone
@@ -149,6 +178,10 @@ Change: TypeAlias = (
     | RecordErased
     | GroupErased
     | ConfigsSet
+    | ProducerRegistered
+    | ProducerGone
+    | TagsSet
+    | RebalanceSet
     | ServerSeen
     | ServerGone
 )

@@ -208,6 +208,9 @@ class Coordinator:
             times += [self.pipeline.rest_ms] if self.pipeline.rest_ms >= 0 else []
             misses = self.links.next_ms(self.now_ms)
             times += [] if misses is None else [misses]
+            end_ms = self.state.producers.next_end_ms()
+            if end_ms is not None and end_ms > self.wall_now_ms:  # else it is being deleted
+                times.append(self.now_ms + end_ms - self.wall_now_ms)
             if not self.is_ready and self.now_ms < self.active_since_ms + READY_WAIT_MS:
                 times.append(self.active_since_ms + READY_WAIT_MS)
         next_ms = min(times, default=-1)

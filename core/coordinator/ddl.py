@@ -19,7 +19,7 @@ import attrs
 from flussd.core.catalog.lookups import database_of, table_of
 from flussd.core.catalog.records import NO_PARTITION, DatabaseRecord, SchemaRecord, TableRecord
 from flussd.core.coordinator import changes as ch
-from flussd.core.coordinator import layout
+from flussd.core.coordinator import layout, producer_offsets, rebalance, server_tags
 from flussd.core.coordinator.alter import alter_database, alter_table
 from flussd.core.coordinator.cluster_configs import alter_cluster_configs
 from flussd.core.coordinator.config import CoordinatorConfig
@@ -45,6 +45,17 @@ from flussd.core.wire.errors import ErrorCode
 CASCADE_WRITES_MAX: Final = 200
 """When a multi that drops tables has this many writes, the rest goes into another."""
 
+NOT_FOR_TABLETS: Final = frozenset(
+    {
+        ApiKey.REGISTER_PRODUCER_OFFSETS,
+        ApiKey.DELETE_PRODUCER_OFFSETS,
+        ApiKey.ADD_SERVER_TAG,
+        ApiKey.REMOVE_SERVER_TAG,
+        ApiKey.REBALANCE,
+    }
+)
+"""What no tablet server is told of: these are answered once they are applied."""
+
 Made: TypeAlias = tuple[tuple[Write, ...], tuple[ch.Change, ...]]
 
 
@@ -61,6 +72,7 @@ class Ddl:
     change_id: str = ""  # of the newest proposal
     table_id: int = -1  # that the newest proposal is about
     partition_id: int = -1
+    answer: Any = None  # of success; None: the empty one
     proposed: bool = False  # a proposal was sent, and nothing has told that it was not applied
 
     # ---- deciding ------------------------------------------------------------------------------
@@ -88,6 +100,13 @@ class Ddl:
             return state.partition_marks.get(self.partition_id) == self.change_id
         elif self.api_key == ApiKey.ALTER_CLUSTER_CONFIGS:
             return state.configs_mark[1] == self.change_id
+        elif self.api_key == ApiKey.REGISTER_PRODUCER_OFFSETS:
+            record = state.producers.by_id.get(self.message.producer_id)
+            return record is not None and record.change_id == self.change_id
+        elif self.api_key in (ApiKey.ADD_SERVER_TAG, ApiKey.REMOVE_SERVER_TAG):
+            return state.tags.change_id == self.change_id
+        elif self.api_key == ApiKey.REBALANCE:
+            return state.rebalance is not None and state.rebalance.change_id == self.change_id
         else:
             return self.is_fulfilled(state)
         return mark is not None and self.change_id in (mark.change_id, mark.altered_by)
@@ -100,6 +119,8 @@ class Ddl:
             return self.table_id not in state.catalog.by_id
         if self.api_key == ApiKey.DROP_PARTITION:
             return self.partition_id not in state.catalog.partitions
+        if self.api_key == ApiKey.DELETE_PRODUCER_OFFSETS:
+            return self.message.producer_id not in state.producers.by_id
         return True
 
     def is_led(self, state: State) -> bool:
@@ -115,7 +136,12 @@ class Ddl:
 
     def response(self) -> Any:
         """Return the answer of success."""
-        return messages.response_class(self.api_key)()
+        return messages.response_class(self.api_key)() if self.answer is None else self.answer
+
+    @property
+    def tells_tablets(self) -> bool:
+        """Whether its answer waits until the tablet servers know."""
+        return self.api_key not in NOT_FOR_TABLETS
 
     # ---- databases -----------------------------------------------------------------------------
 
@@ -164,7 +190,7 @@ class Ddl:
         path = (self.message.table_path.database_name, self.message.table_path.table_name)
         check_table_path(*path)
         described = describe(self.message.table_json, config.defaults)
-        _check_replication(described.replication_factor, len(state.servers))
+        _check_replication(described.replication_factor, len(state.assignable()))
         if path in state.catalog.tables:
             if self.message.ignore_if_exists:
                 return None
@@ -197,7 +223,7 @@ class Ddl:
             ch.TableMade(record, 0, self.change_id),
         ]
         if not described.is_partitioned:  # else each partition has an assignment of its own
-            replicas = assign(table_id, described.bucket_count, list(state.servers))
+            replicas = assign(table_id, described.bucket_count, state.assignable())
             group = (table_id, NO_PARTITION)
             assignment = layout.encode_assignment(group, replicas)
             writes.append(Create(layout.assignment_path(group), assignment))
@@ -250,12 +276,17 @@ class Ddl:
         ApiKey.CREATE_PARTITION: create_partition,
         ApiKey.DROP_PARTITION: drop_partition,
         ApiKey.ALTER_CLUSTER_CONFIGS: alter_cluster_configs,
+        ApiKey.REGISTER_PRODUCER_OFFSETS: producer_offsets.register,
+        ApiKey.DELETE_PRODUCER_OFFSETS: producer_offsets.delete,
+        ApiKey.ADD_SERVER_TAG: server_tags.add,
+        ApiKey.REMOVE_SERVER_TAG: server_tags.remove,
+        ApiKey.REBALANCE: rebalance.start,
     }
 
 
 def _check_replication(wanted: int, live_count: int) -> None:
     if wanted > live_count:
-        text = f"replication factor {wanted}: there are {live_count} live tablet servers"
+        text = f"replication factor {wanted}: there are {live_count} live tablet servers to take replicas"
         raise Refused(ErrorCode.INVALID_REPLICATION_FACTOR, text)
     if wanted > 1:
         text = f"replication factor {wanted}: flussd 0.1 keeps one replica of each bucket"

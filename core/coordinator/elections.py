@@ -49,7 +49,6 @@ def first_record(
     return attrs.evolve(empty, leader_id=leader_id, leader_incarnation=incarnation)
 
 
-def assign(first: int, bucket_count: int, server_ids: list[int]) -> tuple[tuple[int, ...], ...]:
+def assign(first: int, bucket_count: int, ordered: list[int]) -> tuple[tuple[int, ...], ...]:
     """Spread one replica of each bucket round robin, from *first* on: an id, so that tables differ."""
-    ordered = sorted(server_ids)
     return tuple([(ordered[(first + bucket) % len(ordered)],) for bucket in range(bucket_count)])

@@ -53,8 +53,8 @@ def create_partition(ddl: Ddl, state: State, config: CoordinatorConfig) -> Made 
             return None
         raise Refused(ErrorCode.PARTITION_ALREADY_EXISTS, f"{_shown(table, spec.name)} exists")
     check_room(state, table, 1, config.defaults)
-    if not state.servers:
-        text = f"{_shown(table, spec.name)}: there are no live tablet servers"
+    if not state.assignable():
+        text = f"{_shown(table, spec.name)}: there are no live tablet servers to take replicas"
         raise Refused(ErrorCode.INVALID_REPLICATION_FACTOR, text)
     ddl.table_id, ddl.partition_id = table.table_id, state.next_partition_id
     return make_partitions(state, table, [spec.name], ddl.change_id)
@@ -118,9 +118,10 @@ def make_partitions(state: State, table: TableRecord, names: list[str], change_i
     changes: list[ch.Change] = [ch.PartitionIdsMoved(next_id, ids_version + 1)]
     if table.table_id not in state.catalog.partition_names:
         writes.append(Create(layout.partitions_path(table.path)))
+    server_ids = state.assignable()
     for partition_id, name in enumerate(names, first_id):
         record = PartitionRecord(table.table_id, partition_id, name, table.bucket_count)
-        replicas = assign(table.table_id + partition_id, table.bucket_count, list(state.servers))
+        replicas = assign(table.table_id + partition_id, table.bucket_count, server_ids)
         assignment = layout.encode_assignment(record.group, replicas)
         path = layout.partition_path(table.path, name)
         writes.append(Create(path, layout.encode_partition(record, change_id)))

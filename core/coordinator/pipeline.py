@@ -1,10 +1,11 @@
 """Every write of the active coordinator: one proposal in flight, checked against its epoch.
 
 The order of importance: servers that do not answer, wrong leaders, what clients asked, new bucket
-records, automatic partitions, erasing. A proposal that is confirmed is applied; one that is not (another
-coordinator was faster, or nobody knows) ends this term: everything is read again under a new epoch, which
-also makes sure that the old write can never be applied late. One that the registry could not store was not
-applied: clients are refused, and what is our own wish is proposed again after a pause.
+records, automatic partitions, offsets of producers that are too old, erasing. A proposal that is confirmed
+is applied; one that is not (another coordinator was faster, or nobody knows) ends this term: everything is
+read again under a new epoch, which also makes sure that the old write can never be applied late. One that
+the registry could not store was not applied: clients are refused, and what is our own wish is proposed again
+after a pause.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from flussd.core.coordinator import layout, proposals
+from flussd.core.coordinator import layout, producer_offsets, proposals
 from flussd.core.coordinator.changes import TableMade
 from flussd.core.coordinator.proposals import Proposal, Why
 from flussd.core.registry.messages import Answer, Check, Multi, Outcome
@@ -62,7 +63,11 @@ class Pipeline:
             return asked
         if state.unmade:
             return proposals.make_records(state, epoch)
-        return owner.auto.next_proposal() or proposals.erase(state)
+        return (
+            owner.auto.next_proposal()
+            or producer_offsets.expire(state, owner.wall_now_ms)
+            or proposals.erase(state)
+        )
 
     def answered(self, proposal: Proposal, answer: Answer) -> None:
         """What became of the proposal in flight."""

@@ -42,6 +42,7 @@ class Why(enum.Enum):
     DDL = "a client asked for it"
     AUTO = "a table makes and drops partitions by itself"
     MAKE = "buckets have no record yet"
+    EXPIRE = "registered offsets are too old"
     ERASE = "dropped buckets are deleted everywhere"
 
 

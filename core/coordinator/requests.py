@@ -8,20 +8,31 @@ requests wait only for a leader, or while the coordinator loads. All waiting is 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from flussd.core.catalog import answers
 from flussd.core.connections import CloseConnection, Reply, ReplyError, RequestReceived
+from flussd.core.coordinator import producer_offsets, rebalance
 from flussd.core.coordinator.ddl import Ddl
 from flussd.core.coordinator.proposals import Proposal
+from flussd.core.coordinator.state import State
 from flussd.core.limits import LEADERLESS_HOLD_MS
 from flussd.core.records.refusal import Refused
+from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.errors import ErrorCode
 
 if TYPE_CHECKING:
     from flussd.core.coordinator.coordinator import Coordinator
+
+QUESTIONS: Final[dict[int, Callable[[State, Any, int], Any]]] = {
+    ApiKey.GET_PRODUCER_OFFSETS: producer_offsets.get,
+    ApiKey.LIST_REBALANCE_PROGRESS: rebalance.progress,
+    ApiKey.CANCEL_REBALANCE: rebalance.cancel,
+}
+"""Answered at once, from what only the coordinator knows; called with the wall time."""
 
 DDL_QUEUE_MAX: Final = 1000
 """DDL requests that wait for their turn: some seconds of work for the registry."""
@@ -70,7 +81,7 @@ class Requests:
         """A request for the active coordinator."""
         if event.api_key in Ddl.HANDLERS:
             self._queue(event)
-        elif event.api_key not in answers.ANSWERED:
+        elif event.api_key not in answers.ANSWERED and event.api_key not in QUESTIONS:
             text = f"API key {event.api_key} is not served by the coordinator"
             self._refuse(event, ErrorCode.UNSUPPORTED_VERSION, text)
         elif not self._answer(event, final=len(self.held) >= HELD_MAX):
@@ -113,8 +124,13 @@ class Requests:
 
     def _answer(self, event: RequestReceived, *, final: bool) -> bool:
         """Answer a read-only request; return False when it is worth waiting, unless *final*."""
+        state = self.owner.state
         try:
-            answer = answers.answer(self.owner.state.catalog, event.api_key, event.message)
+            if event.api_key in QUESTIONS:
+                message = QUESTIONS[event.api_key](state, event.message, self.owner.wall_now_ms)
+                self._reply(event, message)
+                return True
+            answer = answers.answer(state.catalog, event.api_key, event.message)
         except Refused as refused:
             self._refuse(event, refused.code, refused.text)
             return True
@@ -155,6 +171,9 @@ class Requests:
         assert ddl is not None
         if not ddl.is_fulfilled(self.owner.state):
             self.queue.appendleft(ddl)
+            return
+        if not ddl.tells_tablets:
+            self._reply(ddl, ddl.response())
             return
         deadline_ms = self.owner.now_ms + DDL_WAIT_MS
         number = -1 if ddl.makes_buckets else self.owner.state.change_number

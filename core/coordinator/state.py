@@ -24,8 +24,10 @@ from flussd.core.catalog.records import (
     NodeRecord,
 )
 from flussd.core.coordinator import changes as ch
+from flussd.core.coordinator.admin_records import RebalanceRecord, ServerTag, TagsRecord
 from flussd.core.coordinator.elections import is_right
 from flussd.core.coordinator.layout import Registration, Tombstone
+from flussd.core.coordinator.producers import Producers
 
 _HASH_MASK: Final = (1 << 128) - 1
 
@@ -72,6 +74,9 @@ class State:
     next_partition_id: int = 0
     partition_ids_version: int = 0
     configs_mark: tuple[int, str] = (-1, "")  # version, change id
+    producers: Producers = attrs.Factory(Producers)
+    tags: TagsRecord = attrs.Factory(TagsRecord)
+    rebalance: RebalanceRecord | None = None  # the current or last one
     # What follows from the above:
     record_count: dict[GroupKey, int] = attrs.Factory(dict)  # records there are
     hosted: dict[int, dict[BucketKey, None]] = attrs.Factory(dict)  # server -> its live buckets
@@ -220,6 +225,20 @@ class State:
         self.configs_mark = (change.version, change.change_id)
         self.items.append((Kind.CONFIGS, None))
 
+    # ---- producers, tags, rebalance: no tablet server is told of them ---------------------------
+
+    def _producer_registered(self, change: ch.ProducerRegistered) -> None:
+        self.producers.put(change.record)
+
+    def _producer_gone(self, change: ch.ProducerGone) -> None:
+        self.producers.drop(change.producer_id)
+
+    def _tags_set(self, change: ch.TagsSet) -> None:
+        self.tags = change.record
+
+    def _rebalance_set(self, change: ch.RebalanceSet) -> None:
+        self.rebalance = change.record
+
     # ---- servers -------------------------------------------------------------------------------
 
     def _server_seen(self, change: ch.ServerSeen) -> None:
@@ -270,6 +289,10 @@ class State:
 
     # ---- readers -------------------------------------------------------------------------------
 
+    def assignable(self) -> list[int]:
+        """Return the servers that new replicas may live on, in order."""
+        return sorted(s for s in self.servers if self.tags.of(s) is not ServerTag.PERMANENT_OFFLINE)
+
     def missing_records(self, group: GroupKey, count_max: int) -> list[int]:
         """Return the first buckets of a table or a partition that have no record."""
         buckets = range(len(self.assignments[group]))
@@ -318,6 +341,8 @@ class State:
             (self.next_table_id, self.table_ids_version, self._hash & _HASH_MASK),
             (self.next_partition_id, self.partition_ids_version),
             self.configs_mark,
+            sorted(self.producers.by_id.items()),
+            (self.tags, self.rebalance),
             (len(self.unmade), len(self.unelected), len(self.awaited), len(self.undeleted)),
         )
         return blake2b(self.catalog.digest() + repr(small).encode(), digest_size=16).digest()
@@ -325,6 +350,7 @@ class State:
     def clone(self) -> State:
         """Return a copy that shares nothing that changes."""
         copy = attrs.evolve(self, catalog=self.catalog.clone(), items=list(self.items))
+        copy.producers = self.producers.clone()
         for field in attrs.fields(State):
             value = getattr(self, field.name)
             if isinstance(value, dict):
@@ -336,6 +362,7 @@ class State:
     def check_all(self) -> None:
         """Assert that facts and what follows from them agree."""
         self.catalog.check_all()
+        self.producers.check_all()
         for table_id, partition_id in self.tombstones:
             assert partition_id not in self.catalog.partitions
             assert partition_id != NO_PARTITION or table_id not in self.catalog.by_id
@@ -377,6 +404,10 @@ _APPLY: Final[dict[type, Callable[[State, Any], None]]] = {
     ch.RecordErased: State._record_erased,
     ch.GroupErased: State._group_erased,
     ch.ConfigsSet: State._configs_set,
+    ch.ProducerRegistered: State._producer_registered,
+    ch.ProducerGone: State._producer_gone,
+    ch.TagsSet: State._tags_set,
+    ch.RebalanceSet: State._rebalance_set,
     ch.ServerSeen: State._server_seen,
     ch.ServerGone: State._server_gone,
 }

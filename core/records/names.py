@@ -44,8 +44,8 @@ def check_partition_value(value: str, *, creating: bool) -> None:
 
 
 def check_producer_id(name: str) -> None:
-    """Refuse an id that no producer may have (63)."""
-    _check(name, "producer id", ErrorCode.INVALID_PRODUCER_ID_EXCEPTION)
+    """Refuse an id that no producer may have (63); reserved names are free here."""
+    _check(name, "producer id", ErrorCode.INVALID_PRODUCER_ID_EXCEPTION, reserved_too=False)
 
 
 def fault_of(name: str, *, reserved_too: bool = True) -> str | None:
@@ -63,7 +63,7 @@ def fault_of(name: str, *, reserved_too: bool = True) -> str | None:
     return None
 
 
-def _check(name: str, what: str, code: ErrorCode) -> None:
-    fault = fault_of(name)
+def _check(name: str, what: str, code: ErrorCode, *, reserved_too: bool = True) -> None:
+    fault = fault_of(name, reserved_too=reserved_too)
     if fault is not None:
         raise Refused(code, f"{what} {shown(name)}: {fault}")
