@@ -20,12 +20,14 @@ from flussd.runtime_sim.network import Network
 from flussd.runtime_sim.oracles import ends
 from flussd.runtime_sim.oracles.catalog import CatalogTruth
 from flussd.runtime_sim.oracles.ledger import Ledgers
+from flussd.runtime_sim.oracles.producer_offsets import ProducerTruth
 from flussd.runtime_sim.oracles.violation import Oracle, Violation
 from flussd.runtime_sim.plan import CHAOS_MS, Fault, draw_plan
 from flussd.runtime_sim.story import Story
 from flussd.runtime_sim.watch import Watch
 from flussd.runtime_sim.workload.admin import DATABASE, Admin
 from flussd.runtime_sim.workload.client import Client
+from flussd.runtime_sim.workload.producer_offsets import Sink, jumps_ms
 from flussd.runtime_sim.workload.reader import Reader, ReaderConfig
 from flussd.runtime_sim.workload.writer import Writer, WriterConfig
 from flussd.runtime_sim.world import MS, SECOND, World
@@ -64,7 +66,7 @@ class Load:
     def clients(self) -> list[str]:
         """The names of the client nodes that faults may hit."""
         writers = [f"writer-{n}" for n in range(len(self.writers))]
-        return [*writers, *[f"reader-{n}" for n in range(len(self.readers))], "admin"]
+        return [*writers, *[f"reader-{n}" for n in range(len(self.readers))], "admin", "sink"]
 
 
 def _writer(draws: Stream) -> WriterConfig:
@@ -135,6 +137,7 @@ class Run:
     watch: Watch = attrs.field(init=False)
     faults: Faults = attrs.field(init=False)
     admin: Admin = attrs.field(init=False)
+    sink: Sink = attrs.field(init=False)
     truth: CatalogTruth = attrs.Factory(CatalogTruth)
     clients: dict[str, Client] = attrs.Factory(dict)
     writers: list[Writer] = attrs.Factory(list)
@@ -159,6 +162,8 @@ class Run:
         self.faults = Faults(self.world, network, nodes, names, self.watch.power_cut)
         if self.plan is None:
             self.plan = draw_plan(seed, list(nodes), self.load.clients)
+        truth = ProducerTruth(self.world, jumps_ms(self.plan))
+        self.sink = Sink(self.clients["sink"], truth)
         for node in self.cluster.tablets:
             self.watch.follow(node)
 
@@ -224,6 +229,7 @@ class Run:
         self._writers_finish()
         self._readers_finish()
         self._audit()
+        self._await(Oracle.CLUSTER_RECOVERS, self.sink.unaudited, PROGRESS_US)
         self._leave()
 
     def _begin_phase(self, phase: str) -> None:
@@ -274,6 +280,7 @@ class Run:
         for reader in self.readers:
             reader.start()
         self.admin.start()
+        self.sink.start()
 
     # ---- the end -------------------------------------------------------------------------------
 

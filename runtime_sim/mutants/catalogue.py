@@ -14,6 +14,7 @@ from typing import Any, Final
 import attrs
 
 from flussd.core.catalog.catalog import Catalog
+from flussd.core.coordinator import activation, producer_offsets
 from flussd.core.log import recovery
 from flussd.core.log.log import Log
 from flussd.core.log.recovery import Recovery
@@ -55,6 +56,14 @@ def _no_duplicates(original: Any) -> Any:
         return (Verdict.NEXT, None) if verdict is Verdict.DUPLICATE else (verdict, batch)
 
     return judge
+
+
+def _a_second_early(original: Any) -> Any:
+    return lambda state, wall_ms: original(state, wall_ms + 1_000)
+
+
+def _over_at_once(original: Any) -> Any:
+    return lambda producer_id, data: attrs.evolve(original(producer_id, data), expires_ms=0)
 
 
 def _no_writers(original: Any) -> Any:
@@ -127,7 +136,13 @@ MUTANTS: Final = {
         Files,
         "_sync_all",
         _no_sync,
-        (Oracle.ACKED_SURVIVES, Oracle.SYNCED_SURVIVES, Oracle.READS_ARE_STABLE, Oracle.CATALOG_IS_TRUE),
+        (
+            Oracle.ACKED_SURVIVES,
+            Oracle.SYNCED_SURVIVES,
+            Oracle.READS_ARE_STABLE,
+            Oracle.CATALOG_IS_TRUE,
+            Oracle.FIRST_REGISTRATION,
+        ),
     ),
     "read_uncommitted": Mutant(
         "readers get what lies above the high watermark",
@@ -149,6 +164,20 @@ MUTANTS: Final = {
         "expired",
         _any_age,
         (Oracle.KEPT_LONG_ENOUGH,),
+    ),
+    "producers_end_early": Mutant(
+        "the offsets of a producer end before their time",
+        producer_offsets,
+        "expire",
+        _a_second_early,
+        (Oracle.FIRST_REGISTRATION,),
+    ),
+    "producers_forgotten": Mutant(
+        "a coordinator that starts takes registered offsets for old ones",
+        activation,
+        "decode_producer",
+        _over_at_once,
+        (Oracle.FIRST_REGISTRATION,),
     ),
     "set_order": Mutant("a list has the order of a set", Catalog, "table_names", _unsorted, ()),
 }

@@ -20,6 +20,9 @@ class Oracle(enum.Enum):
     WRITERS_REMEMBERED = "a server forgets the sequence of a writer only with the log behind it"
     ANSWERS_MAKE_SENSE = "errors are those that a client can expect at that point"
     CATALOG_IS_TRUE = "what was created is there, what was dropped is not, ids are never used twice"
+    FIRST_REGISTRATION = (
+        "the first offsets of a producer stay until they are deleted, or their time is over"
+    )
     WRITERS_PROGRESS = "once faults end, every writer gets its batches acknowledged"
     READERS_PROGRESS = "once faults end, every reader reaches the end of the log"
     CLUSTER_RECOVERS = "once faults end, every server serves again"
