@@ -239,4 +239,6 @@ class Catalog:
 
 
 def _hash_of(record: Any) -> int:
+    if isinstance(record, BucketRecord):
+        return record.number
     return int.from_bytes(blake2b(repr(record).encode("utf-8", "surrogatepass"), digest_size=16).digest())

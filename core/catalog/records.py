@@ -7,6 +7,7 @@ confirmed, a tablet server's what the coordinator told it.
 from __future__ import annotations
 
 import json
+from hashlib import blake2b
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -157,3 +158,12 @@ class BucketRecord:
     min_isr: int = 1
     elr: tuple[int, ...] = ()
     suspects: tuple[int, ...] = ()
+    number: int = attrs.field(init=False, eq=False, repr=False)
+    """For digests, made once: catalogs and the coordinator count each record in and out, several times."""
+
+    @number.default
+    def _number_of(self) -> int:
+        leader = (self.leader_id, self.leader_incarnation, self.leader_epoch)
+        epochs = (self.bucket_epoch, self.coordinator_epoch, self.min_isr)
+        facts = (self.key, self.replicas, leader, self.isr, epochs, self.elr, self.suspects)
+        return int.from_bytes(blake2b(repr(facts).encode(), digest_size=16).digest())

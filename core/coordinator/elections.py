@@ -6,37 +6,43 @@ gets a new epoch before anything else, since leadership is granted to an incarna
 
 from __future__ import annotations
 
-import attrs
-
 from flussd.core.catalog.records import NO_LEADER, BucketKey, BucketRecord
 from flussd.core.coordinator.layout import Registration
 
 
-def leader_of(record: BucketRecord, servers: dict[int, Registration]) -> tuple[int, int]:
+def leader_of(
+    replicas: tuple[int, ...], isr: tuple[int, ...], servers: dict[int, Registration]
+) -> tuple[int, int]:
     """Return (server, incarnation) of who should lead; (NO_LEADER, -1) when nobody can."""
-    for server_id in record.replicas:
-        if server_id in record.isr and server_id in servers:
+    for server_id in replicas:
+        if server_id in isr and server_id in servers:
             return server_id, servers[server_id].incarnation
     return NO_LEADER, -1
 
 
 def is_right(record: BucketRecord, servers: dict[int, Registration]) -> bool:
     """Tell whether the record names who should lead."""
-    return (record.leader_id, record.leader_incarnation) == leader_of(record, servers)
+    wanted = leader_of(record.replicas, record.isr, servers)
+    return (record.leader_id, record.leader_incarnation) == wanted
 
 
 def successor(
     record: BucketRecord, servers: dict[int, Registration], coordinator_epoch: int
 ) -> BucketRecord:
     """Return the record that names who should lead, in a new epoch."""
-    leader_id, incarnation = leader_of(record, servers)
-    return attrs.evolve(
-        record,
-        leader_id=leader_id,
-        leader_incarnation=incarnation,
-        leader_epoch=record.leader_epoch + 1,
-        bucket_epoch=record.bucket_epoch + 1,
-        coordinator_epoch=coordinator_epoch,
+    leader_id, incarnation = leader_of(record.replicas, record.isr, servers)
+    return BucketRecord(
+        record.key,
+        record.replicas,
+        leader_id,
+        incarnation,
+        record.leader_epoch + 1,
+        record.isr,
+        record.bucket_epoch + 1,
+        coordinator_epoch,
+        record.min_isr,
+        record.elr,
+        record.suspects,
     )
 
 
@@ -44,9 +50,8 @@ def first_record(
     key: BucketKey, replicas: tuple[int, ...], servers: dict[int, Registration], coordinator_epoch: int
 ) -> BucketRecord:
     """Return the first record of a bucket: all replicas are in sync, since all are empty."""
-    empty = BucketRecord(key, replicas, NO_LEADER, -1, 0, replicas, 0, coordinator_epoch)
-    leader_id, incarnation = leader_of(empty, servers)
-    return attrs.evolve(empty, leader_id=leader_id, leader_incarnation=incarnation)
+    leader_id, incarnation = leader_of(replicas, replicas, servers)
+    return BucketRecord(key, replicas, leader_id, incarnation, 0, replicas, 0, coordinator_epoch)
 
 
 def assign(first: int, bucket_count: int, ordered: list[int]) -> tuple[tuple[int, ...], ...]:

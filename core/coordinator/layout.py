@@ -295,23 +295,18 @@ def decode_assignment(data: bytes) -> tuple[tuple[int, ...], ...]:
 
 
 def encode_record(record: BucketRecord) -> bytes:
-    """Return the node of a bucket record."""
-    return encode(
-        {
-            "version": 2,
-            "leader": record.leader_id,
-            "leader_epoch": record.leader_epoch,
-            "isr": list(record.isr),
-            "coordinator_epoch": record.coordinator_epoch,
-            "bucket_epoch": record.bucket_epoch,
-            "standby_replicas": [],
-            "leader_incarnation": record.leader_incarnation,
-            "min_isr": record.min_isr,
-            "elr": list(record.elr),
-            "suspects": list(record.suspects),
-            "replicas": list(record.replicas),
-        }
-    )
+    """Return the node of a bucket record; by hand, since hundreds are written by one multi."""
+    return (
+        f'{{"bucket_epoch":{record.bucket_epoch},"coordinator_epoch":{record.coordinator_epoch},'
+        f'"elr":{_numbers(record.elr)},"isr":{_numbers(record.isr)},"leader":{record.leader_id},'
+        f'"leader_epoch":{record.leader_epoch},"leader_incarnation":{record.leader_incarnation},'
+        f'"min_isr":{record.min_isr},"replicas":{_numbers(record.replicas)},"standby_replicas":[],'
+        f'"suspects":{_numbers(record.suspects)},"version":2}}'
+    ).encode()
+
+
+def _numbers(numbers: tuple[int, ...]) -> str:
+    return f"[{','.join(map(str, numbers))}]"
 
 
 def decode_record(key: BucketKey, data: bytes) -> BucketRecord:
