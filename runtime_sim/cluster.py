@@ -40,6 +40,7 @@ class Shape:
     """What a seed makes of the knobs."""
 
     tablet_count: int
+    slice_buckets: int
     durability: Durability
     segment_bytes: int
     checkpoint_bytes: int
@@ -54,6 +55,7 @@ class Shape:
         draws = Stream.of(seed, "shape")
         return cls(
             tablet_count=draws.choice((1, 1, 2, 3)),
+            slice_buckets=Stream.of(seed, "slice").choice((1, 1, 32)),
             durability=draws.choice((Durability.PAGE_CACHE, Durability.GROUP_FSYNC)),
             segment_bytes=draws.choice((4_000, 16_000, 64_000, 1_000_000)),
             checkpoint_bytes=draws.choice((3_000, 20_000, 1_000_000)),
@@ -77,7 +79,9 @@ class Cluster:
         shape = self.shape
         log_bytes, room_bytes = shape.registry_log_bytes, shape.registry_room_bytes
         self._add("registry", partial(RegistryMachine, log_bytes_max=log_bytes, room_bytes=room_bytes))
-        config = CoordinatorConfig("coordinator", 9123, tablets_expected=shape.tablet_count)
+        config = CoordinatorConfig(
+            "coordinator", 9123, tablets_expected=shape.tablet_count, slice_buckets=shape.slice_buckets
+        )
         self._add(
             "coordinator",
             partial(Coordinator, config),

@@ -142,8 +142,8 @@ class Catalog:
         self.tables[table.path] = self.by_id[table.table_id] = table
         self.names.setdefault(table.database, {})[table.name] = None
 
-    def drop_table(self, table_id: int) -> None:
-        """There is no such table, nor any of its partitions and buckets."""
+    def drop_table(self, table_id: int, *, with_buckets: bool = True) -> None:
+        """There is no such table, nor any of its partitions; the caller may see to its buckets."""
         for partition in self.partitions_of(table_id):
             self.drop_partition(partition.partition_id)
         table = self.by_id.pop(table_id, None)
@@ -155,7 +155,7 @@ class Catalog:
         del names[table.name]
         if not names:
             del self.names[table.database]
-        for bucket in range(table.bucket_count):
+        for bucket in range(table.bucket_count if with_buckets else 0):
             self.drop_bucket((table_id, NO_PARTITION, bucket))
 
     def put_partition(self, partition: PartitionRecord) -> None:
@@ -164,8 +164,8 @@ class Catalog:
         self.partitions[partition.partition_id] = partition
         self.partition_names.setdefault(partition.table_id, {})[partition.name] = partition.partition_id
 
-    def drop_partition(self, partition_id: int) -> None:
-        """There is no such partition, nor any of its buckets."""
+    def drop_partition(self, partition_id: int, *, with_buckets: bool = True) -> None:
+        """There is no such partition; the caller may see to its buckets."""
         partition = self.partitions.pop(partition_id, None)
         if partition is None:
             return
@@ -175,7 +175,7 @@ class Catalog:
             del names[partition.name]
         if not names:
             del self.partition_names[partition.table_id]
-        for bucket in range(partition.bucket_count):
+        for bucket in range(partition.bucket_count if with_buckets else 0):
             self.drop_bucket((*partition.group, bucket))
 
     def put_bucket(self, record: BucketRecord) -> None:

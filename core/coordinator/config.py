@@ -18,6 +18,7 @@ class CoordinatorConfig:
     tablets_expected: int = 1
     ping_interval_ms: int = 200
     ping_slack_ms: int = 100  # an answer may be later by this much
+    slice_buckets: int = 32  # applied, or seen to after a drop, in one step: half a millisecond
     defaults: ClusterDefaults = attrs.Factory(ClusterDefaults)
     zones: Zones = fixed_zones
     settings: tuple[tuple[str, str], ...] = ()  # of the servers' start, beside the defaults'

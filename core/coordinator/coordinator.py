@@ -28,7 +28,16 @@ from flussd.core.coordinator.requests import Requests
 from flussd.core.coordinator.scan import Scan, ScanEnd
 from flussd.core.coordinator.state import State
 from flussd.core.coordinator.stopping import Leave, Stop
-from flussd.core.machine import Announce, Fatal, Started, StopRequested, WakeAt, Woken
+from flussd.core.machine import (
+    Announce,
+    Continue,
+    ContinueLater,
+    Fatal,
+    Started,
+    StopRequested,
+    WakeAt,
+    Woken,
+)
 from flussd.core.registry import messages as r
 
 __all__ = ["Coordinator", "CoordinatorConfig", "Role"]
@@ -94,6 +103,7 @@ class Coordinator:
     generation: int = 0  # of questions; answers to those of an earlier one are ignored
     begin_ms: int = -1  # when to begin another attempt to become active; -1: not waiting for that
     active_since_ms: int = -1
+    is_continuing: bool = False  # it asked itself for a step, for more work
     is_ready: bool = False
     alarm_ms: int = -1
     _change_count: int = 0
@@ -167,12 +177,16 @@ class Coordinator:
     def _settle_active(self) -> None:
         self.requests.look_again()
         self.auto.look_at_time()
-        self.pipeline.go_on()
+        is_long = self.pipeline.go_on()
         links = self.links
         links.changed(self.state.take_items(), self.state)
         self._token = links.follow(self.state, self._token + 1, self.now_ms) - 1
-        links.push(self.state, self.now_ms, self.wall_now_ms)
+        if not is_long:
+            links.push(self.state, self.now_ms, self.wall_now_ms)
         self._take_from(links)
+        if (is_long or links.is_behind or self.pipeline.has_work) and not self.is_continuing:
+            self.is_continuing = True
+            self._out.append(ContinueLater(0))
         self.requests.look_again()  # a change that no server had to be told of
         if not self.is_ready and self._may_announce():
             self.is_ready = True
@@ -227,6 +241,10 @@ class Coordinator:
         elif self.role is not Role.STOPPING:
             self.requests.give_up_late()
 
+    def _continue(self, _: Continue) -> None:
+        """What is left to do is done after each event."""
+        self.is_continuing = False
+
     # ---- becoming active -----------------------------------------------------------------------
 
     def _start(self, event: Started) -> None:
@@ -260,7 +278,8 @@ class Coordinator:
         self.links = self._new_links()
         self.requests.finish_waits()
         self.auto.end()
-        self.pipeline.flight, self.pipeline.rest_ms = None, -1
+        self.pipeline.drop()
+        self.pipeline.rest_ms = -1
         self.activation, self.scan, self.state = None, Scan(), State()
         self.begin_ms = self.active_since_ms = -1
 
@@ -416,7 +435,7 @@ class Coordinator:
         self.check()
         self.state.check_all()
         self.links.check_all()
-        if self.pipeline.flight is not None:
+        if self.pipeline.flight is not None and self.pipeline.applied_count < 0:
             mine = [why for generation, why in self.asked.values() if generation == self.generation]
             assert sum(why is self.pipeline.flight for why in mine) == 1
 
@@ -434,7 +453,7 @@ class Coordinator:
             list(self.connections),
             sorted((token, generation) for token, (generation, _) in self.asked.items()),
             self.stop.facts(),
-            (self.begin_ms, self.is_ready, self._token),
+            (self.begin_ms, self.is_ready, self.is_continuing, self._token, self.pipeline.applied_count),
         )
         return hashlib.blake2b(self.state.digest() + repr(rest).encode(), digest_size=16).digest()
 
@@ -456,6 +475,7 @@ class Coordinator:
         Started:                 (_start,    _impossible,  _impossible,  _impossible,  _impossible),
         StopRequested:           (_stop,     _stop,        _stop,        _stop,        _ignore),
         Woken:                   (_woken,    _woken,       _woken,       _woken,       _woken),
+        Continue:                (_continue, _continue,    _continue,    _continue,    _continue),
         r.RegistrySessionOpened: (_join,     _rejoin,      _rejoin,      _rejoin,      _ignore),
         r.RegistrySessionLost:   (_lose,     _lose,        _lose,        _lose,        _forget_session),
         r.RegistryAnswered:      (_answered, _answered,    _answered,    _answered,    _answered),

@@ -27,8 +27,11 @@ from flussd.core.coordinator.state import Item, Kind, State
 from flussd.core.wire import private
 from flussd.core.wire.errors import ErrorCode
 
-ITEMS_MAX: Final = 256
-"""Entries of one UPDATE_CATALOG: about 1 ms to build, 50 KiB for small tables."""
+ITEMS_MAX: Final = 128
+"""Entries of one UPDATE_CATALOG: about 1 ms to build, 25 KiB for small tables."""
+
+LONG_UPDATE: Final = 32
+"""Buckets in an update that is work enough for one step."""
 
 MISSES_MAX: Final = 3
 
@@ -76,6 +79,7 @@ class Links:
     by_connection: dict[int, int] = attrs.Factory(dict)
     connecting: dict[int, int] = attrs.Factory(dict)  # token -> server id
     sequence: int = 0
+    is_behind: bool = False  # a long update was sent, and others may be due
     deposed: bool = False  # a tablet server has heard of a newer coordinator
     failures: list[str] = attrs.Factory(list)  # what servers said of buckets in trouble
     out: list[Any] = attrs.Factory(list)
@@ -170,11 +174,15 @@ class Links:
                     link.dirty[item] = None
 
     def push(self, state: State, now_ms: int, wall_ms: int) -> None:
-        """Send to each server what it was not told, and ask it for its news."""
+        """Send to each server what it was not told, and ask it for its news.
+
+        A long update is the work of a step; whoever needs one too gets it in the next.
+        """
+        self.is_behind = False
         for link in self.links.values():
             if link.connection < 0 or link.is_doomed or now_ms < link.pause_ms:
                 continue
-            if link.update_request < 0:
+            if link.update_request < 0 and not self.is_behind:
                 self._update(link, state)
             if link.poll_request < 0:
                 link.poll_request = self._send(link, private.AWAIT_REPORTS, self._poll(link, wall_ms))
@@ -194,11 +202,13 @@ class Links:
             link.confirmed_number = state.change_number
             return
         update = self._filled(link, state, in_snapshot=in_snapshot)
+        self.is_behind = len(update.buckets) > LONG_UPDATE
         nothing_left = not link.snapshot and not link.dirty
         link.sent_number = state.change_number if nothing_left else -1
         link.update_request = self._send(link, private.UPDATE_CATALOG, update)
 
     def _filled(self, link: Link, state: State, *, in_snapshot: bool) -> private.UpdateCatalogRequest:
+        assert not state.closing, "a bucket of a dropped table would be told to be there"
         self.sequence += 1
         update = private.UpdateCatalogRequest(
             coordinator_epoch=self.epoch,

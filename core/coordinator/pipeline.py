@@ -4,8 +4,8 @@ The order of importance: servers that do not answer, wrong leaders, what clients
 records, automatic partitions, offsets of producers that are too old, erasing. A proposal that is confirmed
 is applied; one that is not (another coordinator was faster, or nobody knows) ends this term: everything is
 read again under a new epoch, which also makes sure that the old write can never be applied late. One that
-the registry could not store was not applied: clients are refused, and what is our own wish is proposed again
-after a pause.
+the registry could not store was not applied: clients are refused, and what is our own wish is proposed
+again after a pause.
 """
 
 from __future__ import annotations
@@ -29,25 +29,64 @@ NEVER: Final = (Outcome.TOO_LARGE, Outcome.BAD_PATH)
 REST_MS: Final = 1_000
 """Pause after a proposal of our own that the registry could not store."""
 
+SLICED: Final = frozenset({Why.DECREE, Why.ELECT, Why.MAKE, Why.ERASE})
+"""Of hundreds of changes, of which each is true without the others: applied over several steps."""
+
 
 @attrs.define(eq=False)
 class Pipeline:
-    """The proposal in flight, if any."""
+    """The proposal in flight, if any; confirmed and not wholly applied, it is in flight yet."""
 
     owner: Coordinator
     flight: Proposal | None = None
     rest_ms: int = -1  # nothing is proposed before
+    applied_count: int = -1  # of its changes, once it is confirmed; -1: it is not
 
-    def go_on(self) -> None:
-        """Send the most important proposal, unless one is in flight."""
-        if self.flight is not None or self.owner.now_ms < self.rest_ms:
-            return
+    def go_on(self) -> bool:
+        """Do the next piece of work; return whether it was a long one.
+
+        First what follows from a drop, then what is confirmed; then the most important proposal is sent.
+        """
+        state, slice_count = self.owner.state, self.owner.config.slice_buckets
+        if state.closing:
+            state.close_some(slice_count)
+            return True
+        if self.flight is not None:
+            if self.applied_count < 0:
+                return False
+            self._apply_some()
+            return True
+        if self.owner.now_ms < self.rest_ms:
+            return False
         self.rest_ms = -1
         proposal = self._next()
-        if proposal is not None:
-            self.flight = proposal
-            check = Check(layout.EPOCH, self.owner.epoch_version)
-            self.owner.submit(proposal, Multi((check, *proposal.writes)))
+        if proposal is None:
+            return False
+        self.flight = proposal
+        check = Check(layout.EPOCH, self.owner.epoch_version)
+        self.owner.submit(proposal, Multi((check, *proposal.writes)))
+        return len(proposal.changes) > slice_count
+
+    def drop(self) -> None:
+        """Nothing is in flight any more: it is through, or the term is over."""
+        self.flight, self.applied_count = None, -1
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to do that waits for nobody."""
+        return bool(self.owner.state.closing) or self.applied_count >= 0
+
+    def _apply_some(self) -> None:
+        """Apply (the next of) the changes that are confirmed; bucket records stand each for itself."""
+        flight = self.flight
+        assert flight is not None
+        first = self.applied_count
+        changes = flight.changes[first : first + self.owner.config.slice_buckets]
+        self.applied_count += len(changes)
+        for change in changes:
+            self.owner.state.apply(change)
+        if self.applied_count == len(flight.changes):
+            self.drop()
 
     def _next(self) -> Proposal | None:
         owner = self.owner
@@ -72,8 +111,11 @@ class Pipeline:
     def answered(self, proposal: Proposal, answer: Answer) -> None:
         """What became of the proposal in flight."""
         assert proposal is self.flight
-        self.flight = None
         owner = self.owner
+        if answer.outcome is Outcome.OK and proposal.why in SLICED:
+            self.applied_count = 0
+            return
+        self.flight = None
         if answer.outcome is Outcome.OK:
             for change in proposal.changes:
                 owner.state.apply(change)

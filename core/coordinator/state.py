@@ -86,6 +86,7 @@ class State:
     awaited: dict[GroupKey, dict[BucketKey, int]] = attrs.Factory(dict)  # leaders not heard of
     undeleted: dict[BucketKey, dict[int, None]] = attrs.Factory(dict)  # dropped -> servers to report
     deletable: dict[int, dict[BucketKey, None]] = attrs.Factory(dict)  # server -> dropped buckets
+    closing: dict[GroupKey, int] = attrs.Factory(dict)  # dropped -> its first bucket to be seen to
     erasable: dict[BucketKey, None] = attrs.Factory(dict)  # dropped, and deleted everywhere
     change_number: int = 0
     items: list[Item] = attrs.Factory(list)  # changed since somebody last took them
@@ -146,19 +147,32 @@ class State:
         self.tombstones[group] = tombstone
         self.unmade.pop(group, None)
         self.awaited.pop(group, None)
-        for bucket in range(len(self.assignments.get(group, ()))):
-            record = self.catalog.bucket((*group, bucket))
-            if record is not None:
-                self._begin_deletion(record)
+        if group in self.assignments:
+            self.closing[group] = 0
         if partition_id != NO_PARTITION:
-            self.catalog.drop_partition(partition_id)
+            self.catalog.drop_partition(partition_id, with_buckets=False)
             self.partition_marks.pop(partition_id, None)
             self.items.append((Kind.PARTITION, group))
             return
         assert table_id not in self.catalog.partition_names, "its partitions are dropped before it"
-        self.catalog.drop_table(table_id)
+        self.catalog.drop_table(table_id, with_buckets=False)
         self.table_marks.pop(table_id, None)
         self.items.append((Kind.TABLE, (tombstone.path, table_id)))
+
+    def close_some(self, count_max: int) -> None:
+        """Begin to delete (the first of) the buckets of what was dropped, which follows from the drop."""
+        for group in list(self.closing):
+            first, end = self.closing[group], len(self.assignments[group])
+            stop = min(end, first + count_max)
+            for bucket in range(first, stop):
+                record = self.catalog.bucket((*group, bucket))
+                if record is not None:
+                    self._begin_deletion(record)
+            count_max -= stop - first
+            self.closing[group] = stop
+            if stop < end:
+                return
+            del self.closing[group]
 
     def _group_erased(self, change: ch.GroupErased) -> None:
         del self.tombstones[change.group]
@@ -342,7 +356,7 @@ class State:
             (self.next_partition_id, self.partition_ids_version),
             self.configs_mark,
             sorted(self.producers.by_id.items()),
-            (self.tags, self.rebalance),
+            (self.tags, self.rebalance, list(self.closing.items())),
             (len(self.unmade), len(self.unelected), len(self.awaited), len(self.undeleted)),
         )
         return blake2b(self.catalog.digest() + repr(small).encode(), digest_size=16).digest()
@@ -379,6 +393,7 @@ class State:
         for key, record in self.catalog.buckets.items():
             assert is_right(record, self.servers) == (key not in self.unelected)
             assert all(key in self.hosted[server_id] for server_id in record.replicas)
+        assert all(group in self.tombstones for group in self.closing)
         for key in self.dropping:
             assert key not in self.catalog.buckets
             assert key[:2] in self.tombstones

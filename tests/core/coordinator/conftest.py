@@ -1,7 +1,6 @@
 """A world for the coordinator: the registry's real tree, model tablet servers, and one FIFO of events.
 
-Time moves in whole milliseconds from event to event. Every registry operation can be lost, before or
-after it is applied; servers can be killed, frozen and brought back.
+Every registry operation can be lost; servers can be killed, frozen and brought back.
 """
 
 import heapq
@@ -15,7 +14,7 @@ from flussd.core.catalog import entries
 from flussd.core.catalog.catalog import Catalog
 from flussd.core.coordinator import layout
 from flussd.core.coordinator.coordinator import Coordinator, CoordinatorConfig, Role
-from flussd.core.machine import Announce, Fatal, Started, Stopped, WakeAt, Woken
+from flussd.core.machine import Announce, Continue, ContinueLater, Fatal, Started, Stopped, WakeAt, Woken
 from flussd.core.registry import messages as r
 from flussd.core.registry.changes import NodeDeleted, SessionOpened
 from flussd.core.registry.multi import execute, read
@@ -324,6 +323,8 @@ class World:
             assert effect.request_id not in self.replies
             said = effect.message if isinstance(effect, c.Reply) else (effect.code, effect.text)
             self.replies[effect.request_id] = said
+        elif isinstance(effect, ContinueLater):
+            self.post(Continue(effect.token))
         elif isinstance(effect, WakeAt):
             self.alarm += 1
             self.at(max(0, effect.at_ms - self.now_ms), self.wake, self.process, self.alarm)
@@ -411,8 +412,7 @@ class World:
         for request_id in range(1, self.request_count + 1):
             self.replies.setdefault(request_id, None)
 
-    def send(self, api_key, message):
-        """Send a request; return its id."""
+    def send(self, api_key, message):  # and return the request's id
         self.request_count += 1
         self.post(c.RequestReceived(CLIENT, self.request_count, api_key, 0, message, WALL_MS + self.now_ms))
         return self.request_count
