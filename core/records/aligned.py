@@ -1,8 +1,8 @@
-"""Aligned rows: values in slots of eight bytes, and what columns may have in them.
+"""Bounds of batches: single values of aligned rows, and what columns may have in them.
 
-Record formats, 4.3; the bounds in the statistics of batches are such rows. Only types that may have
-statistics are here: no bytes, no nested ones. The bytes may be anything: what is wrong with them is
-BadRow, and nothing else.
+Record formats, 4.3; whole rows of all types are in rows/. Only types that may have statistics are here:
+no bytes, no nested ones; values are as they are compared. The bytes may be anything: what is wrong with
+them is BadRow, and nothing else.
 """
 
 from __future__ import annotations
@@ -14,19 +14,17 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
-COMPACT_PRECISION_MAX: Final = 18
-"""Decimals of up to this many digits are one 64-bit integer."""
-
-MILLISECONDS_PRECISION_MAX: Final = 3
-"""Timestamps of up to this many digits are milliseconds without a rest."""
-
-DECIMAL_BYTES_MAX: Final = 16
+from flussd.core.records.rows.aligned import null_bytes
+from flussd.core.records.rows.atoms import (
+    COMPACT_PRECISION_MAX,
+    DECIMAL_BYTES_MAX,
+    MILLISECONDS_PRECISION_MAX,
+    NS_PER_MS,
+    BadRow,
+    decimal_bytes,
+)
 
 Value: TypeAlias = int | float | bytes
-
-
-class BadRow(ValueError):  # noqa: N818 - it names what the bytes are
-    """Bytes that are not the row that they should be; the text says what is wrong."""
 
 
 class Kind(enum.Enum):
@@ -64,8 +62,6 @@ _SLOT_BYTES: Final = 8
 _LONG: Final = struct.Struct("<q")
 _TWO_INTS: Final = struct.Struct("<ii")
 
-NS_PER_MS: Final = 1_000_000
-
 
 @attrs.frozen
 class Domain:
@@ -92,11 +88,6 @@ def domain_of(data_type: Mapping[str, Any]) -> Domain | None:
     if kind is None:
         return None
     return Domain(kind, data_type.get("precision") or 0, data_type.get("scale") or 0)
-
-
-def null_bytes(arity: int) -> int:
-    """Return how many bytes stand before the slots: a byte of our own, and a bit for each column."""
-    return (arity + 71) // 64 * 8
 
 
 @attrs.frozen
@@ -182,8 +173,7 @@ def _written(value: Any, domain: Domain, at: int) -> tuple[bytes, bytes]:
     if domain.kind is Kind.DECIMAL:
         if domain.precision <= COMPACT_PRECISION_MAX:
             return _LONG.pack(value), b""
-        # As Java's BigInteger has it: -128 takes one byte, 128 two.
-        data = value.to_bytes((value if value >= 0 else ~value).bit_length() // 8 + 1, "big", signed=True)
+        data = decimal_bytes(value)
         return _TWO_INTS.pack(len(data), at), data + bytes(DECIMAL_BYTES_MAX - len(data))
     if domain.precision <= MILLISECONDS_PRECISION_MAX:
         return _LONG.pack(value // NS_PER_MS), b""

@@ -16,8 +16,9 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
-from flussd.core.records.aligned import NS_PER_MS, Domain, Kind, Value, domain_of
+from flussd.core.records.aligned import Domain, Kind, Value, domain_of
 from flussd.core.records.batch import BatchHead, heads_in
+from flussd.core.records.rows.atoms import NS_PER_MS
 from flussd.core.records.statistics import BadStatistics, Bounds, Statistics, statistics_of
 from flussd.core.wire import messages
 

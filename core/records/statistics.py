@@ -13,8 +13,9 @@ from typing import Final
 
 import attrs
 
-from flussd.core.records.aligned import AlignedRow, BadRow, Domain, Value, build_row
+from flussd.core.records.aligned import AlignedRow, Domain, Value, build_row
 from flussd.core.records.batch import HEAD_BYTES, BatchHead
+from flussd.core.records.rows.atoms import BadRow
 
 VERSION: Final = 1
 """Of the section; others are ignored, as upstream's readers do."""

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flussd.core.records.aligned import AlignedRow, BadRow, Domain, Kind, build_row, domain_of
+from flussd.core.records.aligned import AlignedRow, Domain, Kind, build_row, domain_of
+from flussd.core.records.rows.atoms import BadRow
 
 VECTORS = json.loads((Path(__file__).resolve().parents[2] / "data/vectors.json").read_text())["vectors"]
 ROWS = [vector for vector in VECTORS if vector["kind"] == "row_aligned"]

@@ -1,0 +1,1 @@
+"""Rows in bytes: compacted, indexed and aligned ones (record formats, section 4)."""
