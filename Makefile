@@ -56,6 +56,7 @@ fuzz: $(VENV)/.stamp  ## run every fuzz target briefly
 
 bench: $(VENV)/.stamp  ## measure (4 minutes); make bench PEER=java also measures the Java server
 	$(BIN)/python bench/produce_path.py
+	$(BIN)/python bench/row_codecs.py
 	$(BIN)/python bench/latency.py
 	$(BIN)/python bench/sim_seeds.py 1..20
 	PEER=$(PEER) $(BIN)/python bench/side_by_side.py $(ARGS)
