@@ -12,8 +12,11 @@ import attrs
 from flussd.runtime_sim.draws import Stream
 from flussd.runtime_sim.world import MS, World
 
-EPOCH_MS = 1_750_000_000_000
-"""The wall clock of a machine without offset at the start of a run."""
+EPOCH_MS = 1_749_999_590_000
+"""The wall clock of a machine without offset at the start of a run: ten seconds before 15:00 UTC.
+
+So every run passes the end of an hour, and midnight where that is at 15:00 UTC.
+"""
 
 _MILLION = 1_000_000
 

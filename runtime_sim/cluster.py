@@ -48,6 +48,7 @@ class Shape:
     writer_id_block: int
     retention_interval_ms: int
     registry_room_bytes: int
+    auto_partition_check_ms: int
 
     @classmethod
     def drawn(cls, seed: int) -> Shape:
@@ -63,6 +64,7 @@ class Shape:
             writer_id_block=draws.choice((1, 5, 1_000)),
             retention_interval_ms=draws.choice((300_000, 300_000, 700)),
             registry_room_bytes=draws.choice((100, 2_000, 64 * 1024)),
+            auto_partition_check_ms=draws.choice((500, 3_000)),
         )
 
 
@@ -80,7 +82,11 @@ class Cluster:
         log_bytes, room_bytes = shape.registry_log_bytes, shape.registry_room_bytes
         self._add("registry", partial(RegistryMachine, log_bytes_max=log_bytes, room_bytes=room_bytes))
         config = CoordinatorConfig(
-            "coordinator", 9123, tablets_expected=shape.tablet_count, slice_buckets=shape.slice_buckets
+            "coordinator",
+            9123,
+            tablets_expected=shape.tablet_count,
+            auto_partition_check_ms=shape.auto_partition_check_ms,
+            slice_buckets=shape.slice_buckets,
         )
         self._add(
             "coordinator",

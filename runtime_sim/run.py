@@ -13,23 +13,31 @@ from typing import Any, Final, TextIO
 
 import attrs
 
+from flussd.core.replica.events import BucketKey
 from flussd.runtime_sim.cluster import FIRST_CLIENT, Cluster, Shape
 from flussd.runtime_sim.draws import Stream
 from flussd.runtime_sim.faults import Faults
+from flussd.runtime_sim.load import Load
 from flussd.runtime_sim.network import Network
 from flussd.runtime_sim.oracles import ends
 from flussd.runtime_sim.oracles.catalog import CatalogTruth
 from flussd.runtime_sim.oracles.ledger import Ledgers
 from flussd.runtime_sim.oracles.producer_offsets import ProducerTruth
+from flussd.runtime_sim.oracles.partitions import PartitionTruth
+from flussd.runtime_sim.oracles.schemas import SchemaTruth
 from flussd.runtime_sim.oracles.violation import Oracle, Violation
 from flussd.runtime_sim.plan import CHAOS_MS, Fault, draw_plan
 from flussd.runtime_sim.story import Story
 from flussd.runtime_sim.watch import Watch
-from flussd.runtime_sim.workload.admin import DATABASE, Admin
+from flussd.runtime_sim.workload.admin import Admin
+from flussd.runtime_sim.workload.alterer import Alterer
 from flussd.runtime_sim.workload.client import Client
 from flussd.runtime_sim.workload.producer_offsets import Sink, jumps_ms
+from flussd.runtime_sim.workload.places import PartitionsOfNow, TableInUse
+from flussd.runtime_sim.workload.prober import Prober
 from flussd.runtime_sim.workload.reader import Reader, ReaderConfig
-from flussd.runtime_sim.workload.writer import Writer, WriterConfig
+from flussd.runtime_sim.workload.tables import Partitioning, TableSpec
+from flussd.runtime_sim.workload.writer import Writer
 from flussd.runtime_sim.world import MS, SECOND, World
 
 READY_US: Final = 30 * SECOND
@@ -37,60 +45,11 @@ RECOVERY_US: Final = 40 * SECOND
 """From the last fault until every server serves again; sessions, sockets and pauses run out in 12 s."""
 
 PROGRESS_US: Final = 40 * SECOND
+PARTITIONS_US: Final = 20 * SECOND
+"""From the last fault until the partitions of the present time are there."""
+
 LEAVING_US: Final = 13 * SECOND
 """After this, the last half-open connection is noticed."""
-
-
-@attrs.frozen
-class Load:
-    """Who works in a run: (table, buckets) and the clients' configurations."""
-
-    buckets: tuple[int, ...]  # by table
-    ttls: tuple[str, ...]  # by table: how long its log is kept; empty: as long as by default
-    writers: tuple[WriterConfig, ...]
-    readers: tuple[ReaderConfig, ...]
-
-    @classmethod
-    def drawn(cls, seed: int) -> Load:
-        """Draw the load of *seed*."""
-        draws = Stream.of(seed, "load")
-        buckets = tuple(draws.between(1, 3) for _ in range(draws.choice((1, 1, 2))))
-        return cls(
-            buckets,
-            tuple(Stream.of(seed, "ttl", n).choice(("", "3 s", "8 s")) for n in range(len(buckets))),
-            tuple(_writer(Stream.of(seed, "writer", n)) for n in range(draws.between(1, 3))),
-            tuple(_reader(Stream.of(seed, "reader", n)) for n in range(draws.between(1, 2))),
-        )
-
-    @property
-    def clients(self) -> list[str]:
-        """The names of the client nodes that faults may hit."""
-        writers = [f"writer-{n}" for n in range(len(self.writers))]
-        return [*writers, *[f"reader-{n}" for n in range(len(self.readers))], "admin", "sink"]
-
-
-def _writer(draws: Stream) -> WriterConfig:
-    return WriterConfig(
-        acks=draws.choice((-1, -1, -1, -1, 1, 0)),
-        pause_ms=draws.choice((40, 120, 300)),
-        payload_bytes_max=draws.choice((30, 600, 3_000)),
-        records_max=draws.choice((1, 10)),
-        timeout_ms=draws.choice((500, 3_000)),
-        magic=draws.choice((0, 0, 1, 2)),
-        batches_per_request=draws.choice((1, 1, 1, 2)),
-    )
-
-
-def _reader(draws: Stream) -> ReaderConfig:
-    max_bytes = draws.choice((2_000, 100_000))
-    return ReaderConfig(
-        pause_ms=draws.choice((2, 20, 60)),
-        wait_ms=draws.choice((50, 500, 2_000)),
-        min_bytes=draws.choice((1, 1, max_bytes // 20)),
-        max_bytes=max_bytes,
-        bucket_bytes=draws.choice((1_000, 100_000)),
-        restart_ppm=draws.choice((0, 20_000)),
-    )
 
 
 @attrs.frozen
@@ -142,7 +101,9 @@ class Run:
     clients: dict[str, Client] = attrs.Factory(dict)
     writers: list[Writer] = attrs.Factory(list)
     readers: list[Reader] = attrs.Factory(list)
-    tables: dict[str, int] = attrs.Factory(dict)  # name -> id
+    tables: dict[str, TableInUse] = attrs.Factory(dict)  # by name
+    schemas: dict[str, SchemaTruth] = attrs.Factory(dict)  # by name
+    alterer: Alterer = attrs.field(init=False)
     phase: str = "start"
 
     def __attrs_post_init__(self) -> None:
@@ -164,6 +125,7 @@ class Run:
             self.plan = draw_plan(seed, list(nodes), self.load.clients)
         truth = ProducerTruth(self.world, jumps_ms(self.plan))
         self.sink = Sink(self.clients["sink"], truth)
+        self.watch.follow_coordinator(self.cluster.coordinator)
         for node in self.cluster.tablets:
             self.watch.follow(node)
 
@@ -226,6 +188,8 @@ class Run:
         self.faults.quiesce()
         self._begin_phase("recovery")
         self._await(Oracle.CLUSTER_RECOVERS, lambda: ends.sick(self.cluster), RECOVERY_US)
+        self.alterer.is_calm = True
+        self._partitions_of_now()
         self._writers_finish()
         self._readers_finish()
         self._audit()
@@ -243,44 +207,56 @@ class Run:
             raise Violation(oracle, f"after {limit_us // SECOND} s of calm: {why_not()}")
 
     def _make_tables(self) -> None:
-        for n, buckets in enumerate(self.load.buckets):
-            name = f"table_{n}"
+        for spec in self.load.tables:
 
-            def made(table_id: int, name: str = name) -> None:
-                self.tables[name] = table_id
+            def made(table_id: int, spec: TableSpec = spec) -> None:
+                truth = PartitionTruth(spec, self.watch.clock, self.watch.partitions)
+                self.tables[spec.name] = self.watch.tables[table_id] = TableInUse(spec, table_id, truth)
 
-            self.admin.make_table(name, buckets, self.load.ttls[n], made)
+            self.admin.make_table(spec, made)
 
         def missing() -> str:
-            names = [f"table_{n}" for n in range(len(self.load.buckets))]
+            names = [spec.name for spec in self.load.tables]
             waits = [name for name in names if name not in self.tables]
             return f"tables {', '.join(waits)} are not there" if waits else ""
 
         self._await(Oracle.CLUSTER_RECOVERS, missing, READY_US)
+        tables = [self.tables[spec.name] for spec in self.load.tables]
+        self.schemas = {spec.name: SchemaTruth.of(spec) for spec in self.load.tables}
+        pause_ms = self.load.alterer_pause_ms
+        self.alterer = Alterer(self.clients["alterer"], tables, self.schemas, pause_ms)
+        self._make_first_partitions()
 
-    def _table(self, n: int) -> tuple[str, int, int]:
-        """Return name, id and buckets of the table that the *n*-th client uses."""
-        number = n % len(self.load.buckets)
-        name = f"table_{number}"
-        return name, self.tables[name], self.load.buckets[number]
+    def _make_first_partitions(self) -> None:
+        wait = [t for t in self.tables.values() if t.spec.partitioning is Partitioning.BY_CLIENT]
+        for table in list(wait):
+
+            def made(table: TableInUse = table) -> None:
+                wait.remove(table)
+
+            self.alterer.make_first(table, made)
+        self._await(Oracle.CLUSTER_RECOVERS, lambda: "no first partition" if wait else "", READY_US)
+
+    def _table(self, n: int) -> TableInUse:
+        """Return the table that the *n*-th client uses."""
+        return self.tables[self.load.tables[n % len(self.load.tables)].name]
 
     def _start_clients(self) -> None:
         for n, config in enumerate(self.load.writers):
-            name, table_id, buckets = self._table(n)
             client = self.clients[f"writer-{n}"]
-            path = (DATABASE, name)
-            self.writers.append(Writer(client, path, table_id, config, self.ledgers, buckets))
+            self.writers.append(Writer(client, self._table(n), config, self.ledgers))
         for n, reading in enumerate(self.load.readers):
-            name, table_id, buckets = self._table(n)
             client = self.clients[f"reader-{n}"]
-            path = (DATABASE, name)
-            self.readers.append(Reader(client, path, table_id, reading, self.ledgers, buckets))
+            self.readers.append(Reader(client, self._table(n), reading, self.ledgers))
         for writer in self.writers:
             writer.start()
         for reader in self.readers:
             reader.start()
+        table = self._table(self.seed)
+        Prober(self.clients["prober"], table, self.ledgers, self.schemas[table.spec.name]).start()
         self.admin.start()
         self.sink.start()
+        self.alterer.start()
 
     # ---- the end -------------------------------------------------------------------------------
 
@@ -305,20 +281,27 @@ class Run:
 
         self._await(Oracle.WRITERS_PROGRESS, unfinished, PROGRESS_US)
 
-    def _end_of(self, table_id: int, bucket: int) -> int:
-        """Return the high watermark of a bucket, as its leader has it."""
-        key = (table_id, -1, bucket)
-        node = self.cluster.nodes[self.watch.homes[key]]
-        return int(node.machine.buckets.replicas[key].high_watermark)
+    def _partitions_of_now(self) -> None:
+        """Wait until the coordinator has made the partitions of its present time."""
+        for table in self.tables.values():
+            if table.spec.time_rule is not None:
+                look = PartitionsOfNow(self.alterer.client, table, self.cluster.coordinator.clock.wall_ms)
+                self._await(Oracle.PARTITIONS_ARE_MADE, look.missing, PARTITIONS_US)
+
+    def _end_of(self, key: BucketKey) -> int:
+        """Return the high watermark of a bucket, as its leader has it; 0 when it was dropped."""
+        replica = self.cluster.nodes[self.watch.homes[key]].machine.buckets.replicas.get(key)
+        return 0 if replica is None else int(replica.high_watermark)
 
     def _behind(self, readers: Sequence[Reader]) -> str:
         still = [
-            f"{reader.client.name}: bucket {cursor.bucket} at {cursor.offset} of {end}"
+            f"{reader.client.name}: {cursor.key} at {cursor.offset} of {end}"
             for reader in readers
             for cursor in reader.cursors
-            if cursor.offset < (end := self._end_of(reader.table_id, cursor.bucket))
+            if cursor.offset < (end := self._end_of(cursor.key))
         ]
-        return ", ".join(still)
+        unseen = [reader.client.name for reader in readers if not reader.places.looked_count]
+        return ", ".join(still + unseen)
 
     def _readers_finish(self) -> None:
         for reader in self.readers:
@@ -329,25 +312,25 @@ class Run:
         self._begin_phase("audit")
         config = ReaderConfig(1, 100, 1, 1 << 20, 1 << 20, 0)
         audits = []
-        for n in range(len(self.load.buckets)):
-            name, table_id, buckets = self._table(n)
+        for n, table in enumerate(self.tables.values()):
             client = self._add_client(f"audit-{n}")
-            audits.append(
-                Reader(client, (DATABASE, name), table_id, config, self.ledgers, buckets, audits=True)
-            )
+            audits.append(Reader(client, table, config, self.ledgers, audits=True))
             audits[-1].start()
         self._await(Oracle.READERS_PROGRESS, lambda: self._behind(audits), PROGRESS_US)
         for reader in audits:
             for cursor in reader.cursors:
-                end_offset = self._end_of(reader.table_id, cursor.bucket)
-                cursor.ledger.audited(end_offset, cursor.seen or {})
+                if not cursor.ledger.is_dropped:
+                    cursor.ledger.audited(self._end_of(cursor.key), cursor.seen or {})
 
     def _leave(self) -> None:
         self._begin_phase("leaving")
-        self.admin.client.is_stopping = True
-        self._await(
-            Oracle.WRITERS_PROGRESS, lambda: "the admin waits" if self.admin.is_busy else "", 60 * SECOND
-        )
+        for changer in (self.admin, self.alterer):
+            changer.client.is_stopping = True
+
+        def busy() -> str:
+            return "an admin waits" if self.admin.is_busy or self.alterer.is_busy else ""
+
+        self._await(Oracle.WRITERS_PROGRESS, busy, 60 * SECOND)
         listed: list[Any] = []
         self.admin.list_tables(listed.append)
         self._await(Oracle.CLUSTER_RECOVERS, lambda: "" if listed else "no list of tables", PROGRESS_US)

@@ -14,8 +14,10 @@ from flussd.core.replica.events import BucketKey
 from flussd.core.replica.stored import Role
 from flussd.runtime_sim.nodes import Node
 from flussd.runtime_sim.oracles.ledger import Ledgers
+from flussd.runtime_sim.oracles.partitions import Clock
 from flussd.runtime_sim.oracles.violation import Oracle, Violation
 from flussd.runtime_sim.processes import Process
+from flussd.runtime_sim.workload.places import TableInUse
 
 
 @attrs.define(eq=False, repr=False)
@@ -25,13 +27,22 @@ class Watch:
     ledgers: Ledgers
     logs: dict[tuple[int, BucketKey], Any] = attrs.Factory(dict)  # (node, bucket) -> its Log, once known
     homes: dict[BucketKey, int] = attrs.Factory(dict)  # bucket -> node
+    tables: dict[int, TableInUse] = attrs.Factory(dict)  # those of the run, by id
+    partitions: dict[int, str] = attrs.Factory(dict)  # id -> whose it is
+    clock: Clock = attrs.Factory(Clock)  # of the coordinator
 
     def follow(self, node: Node) -> None:
         """Watch a tablet server from now on."""
         node.on_delivered = self._delivered
         node.on_ended = self._ended
 
+    def follow_coordinator(self, node: Node) -> None:
+        """Watch the coordinator's clock from now on."""
+        node.on_delivered = lambda node: self.clock.seen(node.clock.wall_ms())
+
     def _delivered(self, node: Node) -> None:
+        for key in node.machine.buckets.dropping:
+            self._dropping(key)
         for key, replica in node.machine.buckets.replicas.items():
             if replica.role is Role.RECOVERING or replica.role is Role.TROUBLED:
                 continue
@@ -42,6 +53,16 @@ class Watch:
                 self._recovered(node, key, replica)
             if replica.given_up:
                 self._gave_up(node, key, replica)
+
+    def _dropping(self, key: BucketKey) -> None:
+        """A bucket will be erased: it has to be one of a partition that may go."""
+        ledger, table = self.ledgers.by_key.get(key), self.tables.get(key[0])
+        if ledger is None or ledger.is_dropped or table is None:
+            return
+        if key[1] < 0:
+            raise Violation(Oracle.CATALOG_IS_TRUE, f"bucket {key} is erased, and nobody dropped its table")
+        table.truth.erased(key[1])
+        ledger.is_dropped = True
 
     def _recovered(self, node: Node, key: BucketKey, replica: Any) -> None:
         world = node.world

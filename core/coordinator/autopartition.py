@@ -1,8 +1,8 @@
 """Tables that make and drop partitions by themselves: what is due, and the next write.
 
-Every table is looked at when a coordinator becomes active, every ten minutes, and when it is made or
-altered. A look compares the names there should be with those there are, so that a write whose outcome
-was unknown needs no mark. The limits of partitions and buckets hold here, too.
+Every table is looked at when a coordinator becomes active, every ten minutes or as configured, and when it
+is made or altered. A look compares the names there should be with those there are, so that a write whose
+outcome was unknown needs no mark. The limits of partitions and buckets hold here, too.
 """
 
 from __future__ import annotations
@@ -29,9 +29,6 @@ from flussd.core.records.refusal import Refused
 if TYPE_CHECKING:
     from flussd.core.coordinator.coordinator import Coordinator
 
-CHECK_INTERVAL_MS: Final = 600_000
-"""As upstream's auto-partition.check.interval."""
-
 PARTITIONS_MADE_MAX: Final = 50
 """Partitions made by one multi: three writes each."""
 
@@ -57,7 +54,7 @@ class AutoPartitions:
     def look_at_time(self) -> None:
         """Look at all tables, if it is time to."""
         if 0 <= self.check_ms <= self.owner.now_ms:
-            self.check_ms = self.owner.now_ms + CHECK_INTERVAL_MS
+            self.check_ms = self.owner.now_ms + self.owner.config.auto_partition_check_ms
             for table in self.owner.state.catalog.by_id.values():
                 self.look_at(table)
 

@@ -22,3 +22,4 @@ class CoordinatorConfig:
     defaults: ClusterDefaults = attrs.Factory(ClusterDefaults)
     zones: Zones = fixed_zones
     settings: tuple[tuple[str, str], ...] = ()  # of the servers' start, beside the defaults'
+    auto_partition_check_ms: int = 600_000  # as upstream's auto-partition.check.interval

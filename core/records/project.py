@@ -159,7 +159,7 @@ def _project_message(
             offset += end - start
             if end > start:
                 slices.append(body[start:end])
-    return _metadata(batch.row_count, nodes, buffers, offset, batch.codec), slices
+    return record_batch_metadata(batch.row_count, nodes, buffers, offset, batch.codec), slices
 
 
 def _places(layout: Layout, columns: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
@@ -229,7 +229,7 @@ def _read_metadata(data: memoryview) -> _Batch:
     return _Batch(row_count, nodes, buffers, codec)
 
 
-def _metadata(
+def record_batch_metadata(
     row_count: int,
     nodes: list[tuple[int, int]],
     buffers: list[tuple[int, int]],

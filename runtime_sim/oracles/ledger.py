@@ -14,8 +14,10 @@ import attrs
 from flussd.core.records.batch import BatchHead
 from flussd.core.replica.events import BucketKey
 from flussd.core.replica.stored import Durability
+from flussd.runtime_sim.oracles.probes import Probe, judge_probes
 from flussd.runtime_sim.oracles.violation import Oracle, Violation
 from flussd.runtime_sim.workload.batches import Identity, SentBatch
+from flussd.runtime_sim.workload.rows import Values
 
 Place: TypeAlias = tuple[int, int]  # offsets [start, end)
 
@@ -31,6 +33,7 @@ class Entry:
     acked: bool = False  # with acks=-1
     acked_weakly: bool = False  # with acks 1 or 0
     was_read: bool = False
+    commit_ms: int = -1  # its commit time, once it was read
 
 
 @attrs.define(eq=False, repr=False)
@@ -47,8 +50,13 @@ class Ledger:
     power_lost: bool = False  # since the last recovery
     start_offset: int = 0  # below, retention may have given up what is old
     end_offset: int = 0  # the greatest that is known
+    committed_offset: int = 0  # up to where the log is committed, as far as clients know
     ack_count: int = 0
     promised: dict[Identity, int] = attrs.Factory(dict)  # acknowledged without an offset -> generation
+    by_sequence: dict[tuple[int, int], Identity] = attrs.Factory(dict)  # writer id and sequence ->
+    sent_count: int = 0  # of rows
+    is_dropped: bool = False  # its bucket is erased, in part perhaps
+    probes: list[Probe] = attrs.Factory(list)
 
     @property
     def promises_all(self) -> bool:
@@ -61,6 +69,12 @@ class Ledger:
 
     # ---- what clients see ----------------------------------------------------------------------
 
+    def will_send(self, batch: SentBatch) -> None:
+        """A writer made *batch*, and will send it."""
+        self.sent[batch.identity] = batch
+        self.by_sequence[batch.writer_id, batch.sequence] = batch.identity
+        self.sent_count += batch.record_count
+
     def acked(self, batch: SentBatch, start_offset: int, acks: int, generation: int) -> None:
         """A server acknowledged *batch*, which was sent when the ledger was at *generation*."""
         self.ack_count += 1
@@ -69,6 +83,7 @@ class Ledger:
         entry = self._known(start_offset, start_offset + batch.record_count, batch.identity, batch.crc)
         if acks == -1:
             entry.acked = True
+            self.committed_offset = max(self.committed_offset, entry.end_offset)
         else:
             entry.acked_weakly = True
 
@@ -85,18 +100,26 @@ class Ledger:
         if end_offset > high_watermark:
             raise Violation(Oracle.BELOW_WATERMARK, f"{what}: the high watermark is {high_watermark}")
         batch = self.sent.get(identity)
-        if batch is None or (batch.crc, batch.writer_id, batch.sequence, batch.record_count) != (
+        if batch is None or batch.facts != (
             head.crc,
             head.writer_id,
             head.batch_sequence,
+            head.schema_id,
             head.record_count,
         ):
             raise Violation(Oracle.NOTHING_INVENTED, f"{what}: sent was {batch}, got {head}")
         if generation == self.generation or self.promises_all:
-            self._known(head.base_offset, end_offset, identity, head.crc).was_read = True
+            entry = self._known(head.base_offset, end_offset, identity, head.crc)
+            entry.was_read = True
+            self.committed_offset = max(self.committed_offset, end_offset)
+            if entry.commit_ms not in (-1, head.commit_timestamp_ms):
+                text = f"{what}: was committed at {entry.commit_ms}, got {head.commit_timestamp_ms}"
+                raise Violation(Oracle.READS_ARE_STABLE, text)
+            entry.commit_ms = head.commit_timestamp_ms
 
     def _name(self) -> str:
-        return f"table {self.key[0]} bucket {self.key[2]}"
+        partition = f" partition {self.key[1]}" if self.key[1] >= 0 else ""
+        return f"table {self.key[0]}{partition} bucket {self.key[2]}"
 
     def _known(self, start_offset: int, end_offset: int, identity: Identity, crc: int) -> Entry:
         entry = self.entries.get(start_offset)
@@ -131,6 +154,8 @@ class Ledger:
 
     def recovered(self, end_offset: int) -> None:
         """A server read its log, and found it to end here."""
+        if self.is_dropped:
+            return  # its files may be gone in part
         power_lost, self.power_lost = self.power_lost, False
         if power_lost and end_offset < self.floor_offset:
             text = f"{self._name()}: durable was [0, {self.floor_offset}), recovered [0, {end_offset})"
@@ -143,6 +168,7 @@ class Ledger:
         if gone or power_lost:
             self.generation += 1
             self.end_offset = min(self.end_offset, end_offset)
+            self.committed_offset = min(self.committed_offset, end_offset)
 
     def _lost(self, entry: Entry, end_offset: int, *, power_lost: bool) -> None:
         where = f"{self._name()} [{entry.start_offset}, {entry.end_offset}) {entry.identity}"
@@ -169,9 +195,13 @@ class Ledger:
         if at > self.start_offset:
             text = f"{self._name()}: begins at {at}, expected {self.start_offset} at the latest"
             raise Violation(Oracle.CONTIGUOUS, text)
-        begins, sequences = at, dict[int, int]()
+        begins, sequences, commit_ms = at, dict[int, int](), 0
         for start_offset in sorted(in_log):
             head = in_log[start_offset]
+            if head.commit_timestamp_ms < commit_ms:
+                text = f"{self._name()} at {start_offset}: {head.commit_timestamp_ms} is behind {commit_ms}"
+                raise Violation(Oracle.TIMES_ARE_ORDERED, text)
+            commit_ms = head.commit_timestamp_ms
             if start_offset != at:
                 text = f"{self._name()}: expected a batch at {at}, got one at {start_offset}"
                 raise Violation(Oracle.CONTIGUOUS, text)
@@ -192,6 +222,12 @@ class Ledger:
             is_there = (batch.writer_id, batch.sequence) in sequences_there
             if not is_there and not begins and not self.may_have_been_cut(generation):
                 raise Violation(Oracle.ACKED_SURVIVES, f"{self._name()}: {identity} is not there")
+        valid = [probe for probe in self.probes if not self.may_have_been_cut(probe.generation)]
+        judge_probes(self._name(), valid, in_log, self.values_at)
+
+    def values_at(self, head: BatchHead) -> Values:
+        """Return what the rows of a batch in the log have in the column that is filtered by."""
+        return self.sent[self.by_sequence[head.writer_id, head.batch_sequence]].values
 
     def _in_order(self, head: BatchHead, sequences: dict[int, int]) -> None:
         expected = sequences.get(head.writer_id, -1) + 1

@@ -23,6 +23,13 @@ class Oracle(enum.Enum):
     FIRST_REGISTRATION = (
         "the first offsets of a producer stay until they are deleted, or their time is over"
     )
+    SCHEMAS_LAST = "schema ids grow by one for each column that was added, and a schema stays as it was"
+    FILTERS_KEEP_MATCHES = "a filter leaves out no batch with a row that it wants"
+    PROJECTIONS_KEEP_VALUES = "a projection gives the wanted columns, as they were written"
+    SCANS_TELL_THE_END = "a limit scan gives the last rows that were committed by then"
+    TIMES_ARE_ORDERED = "commit times never run backwards, and an offset by time is that of the first batch"
+    COUNTS_ARE_PLAUSIBLE = "a row count lies between what is known to be there and what was ever sent"
+    PARTITIONS_ARE_MADE = "once faults end, the partitions of the present time are made"
     WRITERS_PROGRESS = "once faults end, every writer gets its batches acknowledged"
     READERS_PROGRESS = "once faults end, every reader reaches the end of the log"
     CLUSTER_RECOVERS = "once faults end, every server serves again"

@@ -5,7 +5,6 @@ Each name is created once at most, so that an id tells a creation. Ambiguous end
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,9 +17,8 @@ from flussd.core.wire.errors import ErrorCode
 from flussd.runtime_sim.cluster import COORDINATOR_ADDRESS
 from flussd.runtime_sim.oracles.catalog import CatalogTruth, Presence
 from flussd.runtime_sim.oracles.violation import Oracle, Violation
-from flussd.runtime_sim.workload.client import Answer, Client
-
-DATABASE: Final = "fluss"
+from flussd.runtime_sim.workload.client import Answer, Client, Learned, Place
+from flussd.runtime_sim.workload.tables import DATABASE, TableSpec
 
 LATER: Final = frozenset(
     {
@@ -31,26 +29,6 @@ LATER: Final = frozenset(
     }
 )
 """Refusals that a client tries again: nothing was done."""
-
-_SCHEMA: Final = {
-    "version": 1,
-    "columns": [{"name": "a", "data_type": {"type": "INTEGER"}, "id": 0}],
-    "highest_field_id": 0,
-}
-
-
-def descriptor(buckets: int, ttl: str = "") -> bytes:
-    """Return the description of a table; *ttl* is how long it keeps its log, if it says so."""
-    value = {
-        "version": 1,
-        "schema": _SCHEMA,
-        "partition_key": [],
-        "bucket_key": [],
-        "bucket_count": buckets,
-        "properties": {"table.log.ttl": ttl} if ttl else {},
-        "custom_properties": {},
-    }
-    return json.dumps(value).encode()
 
 
 @attrs.define(eq=False, repr=False)
@@ -65,23 +43,23 @@ class Admin:
 
     # ---- tables of the run ---------------------------------------------------------------------
 
-    def make_table(self, name: str, buckets: int, ttl: str, done: Callable[[int], None]) -> None:
+    def make_table(self, spec: TableSpec, done: Callable[[int], None]) -> None:
         """Create a table for writers, however often that takes; *done* gets its id."""
+        name = spec.name
 
         def created(answer: Answer) -> None:
             if answer.message is None and answer.code != ErrorCode.TABLE_ALREADY_EXIST:
-                self.client.later(50, 300, self.make_table, name, buckets, ttl, done)
+                self.client.later(50, 300, self.make_table, spec, done)
                 return
             self.truth.created(name)
             self._ask_id(name, done)
 
-        self._create(name, buckets, created, ttl)
+        self._create(spec, created)
 
-    def _create(self, name: str, buckets: int, done: Callable[[Answer], None], ttl: str = "") -> None:
-        described = descriptor(buckets, ttl)
-        request = messages.CreateTableRequest(table_json=described, ignore_if_exists=False)
-        request.table_path.database_name, request.table_path.table_name = DATABASE, name
-        self.client.note("create", name)
+    def _create(self, spec: TableSpec, done: Callable[[Answer], None]) -> None:
+        request = messages.CreateTableRequest(table_json=spec.descriptor(), ignore_if_exists=False)
+        request.table_path.database_name, request.table_path.table_name = DATABASE, spec.name
+        self.client.note("create", spec.name)
         self.client.ask(COORDINATOR_ADDRESS, ApiKey.CREATE_TABLE, request, done)
 
     def _ask_id(self, name: str, done: Callable[[int], None]) -> None:
@@ -137,14 +115,14 @@ class Admin:
                 self._nonsense("create", name, answer)
             self._next()
 
-        self._create(name, self.client.draws.between(1, 3), created)
+        self._create(TableSpec(name, self.client.draws.between(1, 3)), created)
 
     def _write_to(self, name: str) -> None:
         """Let a new table have bytes to be erased; whether that works does not matter."""
-        path = (DATABASE, name)
+        place = Place(DATABASE, name)
 
-        def learned(_: bool) -> None:  # noqa: FBT001
-            address, table = self.client.leader_of(path, 0), self.client.tables.get(path)
+        def learned(_: Learned) -> None:
+            address, table = self.client.leader_of(place, 0), self.client.tables.get(place)
             if table is not None:
                 self.truth.has_id(name, table.table_id)
             if address is None or table is None:
@@ -154,7 +132,7 @@ class Admin:
             request.buckets_req.add(bucket_id=0, records=build_batch(b"churn", record_count=1))
             self.client.ask(address, ApiKey.PRODUCE_LOG, request, lambda _: self._next())
 
-        self.client.learn(path, learned)
+        self.client.learn(place, learned)
 
     def _drop_one(self) -> None:
         if not self.names:

@@ -6,8 +6,9 @@ know. It must never look at a server but through its connections.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import attrs
 
@@ -20,6 +21,7 @@ from flussd.core.edge.frames import (
 )
 from flussd.core.wire import apis, messages
 from flussd.core.wire.apis import ApiKey
+from flussd.core.wire.errors import ErrorCode
 from flussd.runtime_sim.cluster import COORDINATOR_ADDRESS
 from flussd.runtime_sim.draws import Stream
 from flussd.runtime_sim.network import End, Network
@@ -48,7 +50,22 @@ class Answer:
 
 
 Done = Callable[[Answer], None]
-TablePath = tuple[str, str]
+
+
+class Place(NamedTuple):
+    """A table, or one of its partitions."""
+
+    database: str
+    table: str
+    partition: str = ""
+
+
+class Learned(enum.Enum):
+    """How a question for a place ended."""
+
+    FOUND = "it is known where it is"
+    FAILED = "nothing is known; ask again"
+    GONE = "the coordinator says that there is no such place"
 
 
 @attrs.define(eq=False, repr=False)
@@ -123,9 +140,10 @@ class Peer:
 
 @attrs.define(eq=False, repr=False)
 class Table:
-    """What a client knows of a table."""
+    """What a client knows of a table, or of a partition."""
 
     table_id: int
+    partition_id: int  # -1: it is a table
     leaders: dict[int, int]  # bucket -> server id
 
 
@@ -140,7 +158,8 @@ class Client:
     world: World = attrs.field(init=False)
     peers: dict[str, Peer] = attrs.Factory(dict)
     servers: dict[int, str] = attrs.Factory(dict)  # id -> address
-    tables: dict[TablePath, Table] = attrs.Factory(dict)
+    tables: dict[Place, Table] = attrs.Factory(dict)
+    schema_ids: dict[str, int] = attrs.Factory(dict)  # of tables, by name: the newest that is known
     request_count: int = 0
     is_stopping: bool = False  # starts nothing new
 
@@ -183,30 +202,50 @@ class Client:
 
     # ---- metadata ------------------------------------------------------------------------------
 
-    def learn(self, path: TablePath, done: Callable[[bool], None]) -> None:
-        """Ask some server where a table is; *done* gets False when that did not work."""
+    def any_server(self) -> str:
+        """Return the address of some server that is known."""
+        return self.draws.choice([COORDINATOR_ADDRESS, *self.servers.values()])
+
+    def learn(self, place: Place, done: Callable[[Learned], None]) -> None:
+        """Ask some server where a place is."""
         request = messages.MetadataRequest()
-        request.table_path.add(database_name=path[0], table_name=path[1])
-        known = [COORDINATOR_ADDRESS, *self.servers.values()]
+        request.table_path.add(database_name=place.database, table_name=place.table)
+        if place.partition:
+            request.partitions_path.add(
+                database_name=place.database, table_name=place.table, partition_name=place.partition
+            )
+        address = self.any_server()
 
         def answered(answer: Answer) -> None:
-            if answer.message is not None:
-                self._learned(path, answer.message)
-            done(answer.message is not None)
+            done(self._learned(place, address, answer))
 
-        self.ask(self.draws.choice(known), ApiKey.GET_METADATA, request, answered)
+        self.ask(address, ApiKey.GET_METADATA, request, answered)
 
-    def _learned(self, path: TablePath, message: Any) -> None:
+    def _learned(self, place: Place, address: str, answer: Answer) -> Learned:
+        if answer.message is None:
+            # A tablet server may not have heard of it yet.
+            is_gone = address == COORDINATOR_ADDRESS and answer.code == ErrorCode.PARTITION_NOT_EXISTS
+            return Learned.GONE if is_gone else Learned.FAILED
+        message = answer.message
         self.servers = {server.node_id: f"{server.host}:{server.port}" for server in message.tablet_servers}
         for table in message.table_metadata:
-            leaders = {
-                bucket.bucket_id: bucket.leader_id
-                for bucket in table.bucket_metadata
-                if bucket.HasField("leader_id")
-            }
-            self.tables[path] = Table(table.table_id, leaders)
+            known = self.schema_ids.get(place.table, 1)
+            self.schema_ids[place.table] = max(known, table.schema_id)
+            if not place.partition:
+                self.tables[place] = Table(table.table_id, -1, _leaders(table))
+        for partition in message.partition_metadata:
+            self.tables[place] = Table(partition.table_id, partition.partition_id, _leaders(partition))
+        return Learned.FOUND
 
-    def leader_of(self, path: TablePath, bucket: int) -> str | None:
+    def leader_of(self, place: Place, bucket: int) -> str | None:
         """Return the address of a bucket's leader, as far as is known."""
-        table = self.tables.get(path)
+        table = self.tables.get(place)
         return self.servers.get(table.leaders.get(bucket, -1)) if table is not None else None
+
+
+def _leaders(metadata: Any) -> dict[int, int]:
+    return {
+        bucket.bucket_id: bucket.leader_id
+        for bucket in metadata.bucket_metadata
+        if bucket.HasField("leader_id")
+    }

@@ -2,7 +2,8 @@
 
 Up to five batches in flight a bucket, in the order of their sequence; whatever is not acknowledged is sent
 again as it was. When a server has forgotten the writer, the batches that are open are given up (nobody
-knows whether they are in the log) and a new writer id is asked for.
+knows whether they are in the log) and a new writer id is asked for. Partitions that it finds are written to
+until they are gone; what was open in them then is given up, too.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from typing import Any, Final
 
 import attrs
 
+from flussd.core.replica.events import BucketKey
 from flussd.core.wire import messages
 from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.errors import ErrorCode
 from flussd.runtime_sim.oracles.ledger import Ledger, Ledgers
 from flussd.runtime_sim.oracles.violation import Oracle, Violation
 from flussd.runtime_sim.workload.batches import Identity, SentBatch, make_batch
-from flussd.runtime_sim.workload.client import Answer, Client, TablePath
+from flussd.runtime_sim.workload.client import Answer, Client, Place
+from flussd.runtime_sim.workload.places import Places, TableInUse
+from flussd.runtime_sim.workload.rows import drawn_values
 from flussd.runtime_sim.world import MS
 
 IN_FLIGHT_MAX: Final = 5
@@ -50,13 +54,15 @@ class WriterConfig:
     timeout_ms: int
     magic: int
     batches_per_request: int
+    statistics_ppm: int  # chance of a batch to have them
 
 
 @attrs.define(eq=False, repr=False)
 class Lane:
     """What a writer writes to one bucket."""
 
-    bucket: int
+    place: Place
+    key: BucketKey
     ledger: Ledger
     writer_id: int = -1
     generation: int = 0
@@ -67,41 +73,52 @@ class Lane:
     given_up_count: int = 0
     acked: tuple[int, int] = (-1, -1)  # writer id, and its greatest sequence that was acknowledged
 
+    @property
+    def bucket(self) -> int:
+        """Its bucket's number."""
+        return self.key[2]
+
 
 @attrs.define(eq=False, repr=False)
 class Writer:
     """One writer of one table."""
 
     client: Client
-    path: TablePath
-    table_id: int
+    table: TableInUse
     config: WriterConfig
     ledgers: Ledgers
-    buckets: int
-    lanes: list[Lane] = attrs.field(init=False)
+    lanes: list[Lane] = attrs.Factory(list)
+    places: Places = attrs.field(init=False)
     writer_id: int = -1
+    acked_count: int = 0  # batches
     is_asking_id: bool = False
-    is_learning: bool = False
     _count: int = 0
 
     def __attrs_post_init__(self) -> None:
-        self.lanes = [
-            Lane(bucket, self.ledgers.of((self.table_id, -1, bucket))) for bucket in range(self.buckets)
-        ]
+        self.places = Places(self.client, self.table, self._found, self._gone)
 
     def start(self) -> None:
         """Begin to write."""
+        self.places.start()
         self._produce()
-
-    @property
-    def acked_count(self) -> int:
-        """How many batches were acknowledged."""
-        return sum(lane.acked_count for lane in self.lanes)
 
     @property
     def has_open(self) -> bool:
         """Whether anything is not acknowledged."""
         return any(lane.open for lane in self.lanes)
+
+    def _found(self, place: Place, partition_id: int) -> None:
+        for bucket in range(self.table.spec.buckets):
+            key = (self.table.table_id, partition_id, bucket)
+            self.lanes.append(Lane(place, key, self.ledgers.of(key)))
+
+    def _gone(self, place: Place, partition_id: int) -> None:
+        """Give the lanes of a partition up; nobody knows what of them was written."""
+        gone = [lane for lane in self.lanes if lane.key[1] == partition_id]
+        self.lanes = [lane for lane in self.lanes if lane.key[1] != partition_id]
+        for lane in gone:
+            self.client.note("gave up", f"{place.partition} bucket {lane.bucket}: {len(lane.open)} open")
+            lane.open.clear()
 
     # ---- making batches ------------------------------------------------------------------------
 
@@ -109,12 +126,13 @@ class Writer:
         client = self.client
         if client.is_stopping:
             return
-        lane = client.draws.choice(self.lanes)
-        if self.writer_id < 0:
-            self._ask_id()
-        elif len(lane.open) < 2 * IN_FLIGHT_MAX:
-            self._add(lane)
-        self.pump(lane)
+        if self.lanes:
+            lane = client.draws.choice(self.lanes)
+            if self.writer_id < 0:
+                self._ask_id(lane)
+            elif len(lane.open) < 2 * IN_FLIGHT_MAX:
+                self._add(lane)
+            self.pump(lane)
         client.later(1, self.config.pause_ms, self._produce)
 
     def _add(self, lane: Lane) -> None:
@@ -123,19 +141,25 @@ class Writer:
             lane.writer_id, lane.next_sequence = self.writer_id, 0
             lane.generation = lane.ledger.generation
         self._count += 1
+        newest = self.client.schema_ids.get(lane.place.table, 1)
+        schema_id = newest if draws.chance(700_000) else draws.between(1, newest)
         batch = make_batch(
             Identity(self.client.node, self._count),
             writer_id=lane.writer_id,
             sequence=lane.next_sequence,
-            record_count=draws.between(1, config.records_max),
+            values=drawn_values(draws, draws.between(1, config.records_max)),
+            filler=draws.filler(draws.between(0, config.payload_bytes_max)),
+            partition=lane.place.partition,
+            added_columns=schema_id - 1,
+            schema_id=schema_id,
             acks=config.acks,
             generation=lane.generation,
-            filler=draws.filler(draws.between(0, config.payload_bytes_max)),
             magic=config.magic,
+            with_statistics=draws.chance(config.statistics_ppm),
         )
         lane.next_sequence += 1
         lane.open.append(batch)
-        lane.ledger.sent[batch.identity] = batch
+        lane.ledger.will_send(batch)
 
     # ---- sending -------------------------------------------------------------------------------
 
@@ -144,9 +168,9 @@ class Writer:
         now_us = self.client.world.now_us
         if now_us < lane.not_before_us or not lane.open:
             return
-        address = self.client.leader_of(self.path, lane.bucket)
+        address = self.client.leader_of(lane.place, lane.bucket)
         if address is None:
-            self._learn()
+            self._learn(lane)
             return
         run: list[SentBatch] = []
         for batch in list(lane.open)[:IN_FLIGHT_MAX]:
@@ -166,9 +190,13 @@ class Writer:
             batch.was_oldest = batch is lane.open[0]
             batch.sent_generation = lane.ledger.generation
         request = messages.ProduceLogRequest(
-            acks=self.config.acks, table_id=self.table_id, timeout_ms=self.config.timeout_ms
+            acks=self.config.acks, table_id=lane.key[0], timeout_ms=self.config.timeout_ms
         )
-        request.buckets_req.add(bucket_id=lane.bucket, records=b"".join(batch.data for batch in run))
+        bucket = request.buckets_req.add(
+            bucket_id=lane.bucket, records=b"".join(batch.data for batch in run)
+        )
+        if lane.place.partition:
+            bucket.partition_id = lane.key[1]
 
         def answered(answer: Answer) -> None:
             self._answered(lane, run, answer)
@@ -207,8 +235,12 @@ class Writer:
                 lane.ledger.acked_behind(batch, self.config.acks, batch.sent_generation)
             lane.open.remove(batch)
             lane.acked = max(lane.acked, (batch.writer_id, batch.sequence))  # ids only grow
-            lane.acked_count += 1
+            self._counted(lane)
             self.client.world.count("batches acknowledged")
+
+    def _counted(self, lane: Lane) -> None:
+        lane.acked_count += 1
+        self.acked_count += 1
 
     def _again(self, lane: Lane, run: list[SentBatch], code: int) -> None:
         world, draws = self.client.world, self.client.draws
@@ -217,7 +249,7 @@ class Writer:
         delay_us = draws.between(5 * MS, 150 * MS)
         lane.not_before_us = world.now_us + delay_us
         world.after(delay_us, self.pump, lane)
-        self._learn()
+        self._learn(lane)
 
     def _out_of_order(self, lane: Lane, batch: SentBatch, text: str) -> None:
         if not batch.was_oldest:
@@ -227,7 +259,7 @@ class Writer:
             # As upstream's clients: one behind it is acknowledged, so it is in the log, out of the window.
             lane.ledger.acked_behind(batch, self.config.acks, batch.sent_generation)
             lane.open.remove(batch)
-            lane.acked_count += 1
+            self._counted(lane)
             self.client.world.count("batches known by a later one")
             return
         lane.ledger.forgot_writer(batch, text)
@@ -237,48 +269,41 @@ class Writer:
         lane.open.clear()
         if lane.writer_id == self.writer_id:
             self.writer_id = -1
-            self._ask_id()
+            self._ask_id(lane)
 
     # ---- what it has to know -------------------------------------------------------------------
 
-    def _ask_id(self) -> None:
+    def _ask_id(self, lane: Lane) -> None:
         if self.is_asking_id:
             return
-        address = self.client.leader_of(self.path, 0)
+        address = self.client.leader_of(lane.place, lane.bucket)
         if address is None:
-            self._learn()
+            self._learn(lane)
             return
         self.is_asking_id = True
         request = messages.InitWriterRequest()
-        request.table_path.add(database_name=self.path[0], table_name=self.path[1])
-        self.client.ask(address, ApiKey.INIT_WRITER, request, self._id_answered)
+        request.table_path.add(database_name=lane.place.database, table_name=lane.place.table)
 
-    def _id_answered(self, answer: Answer) -> None:
-        self.is_asking_id = False
-        if answer.message is not None:
-            self._given(answer.message.writer_id)
-        else:
-            self._learn()
+        def answered(answer: Answer) -> None:
+            self.is_asking_id = False
+            if answer.message is not None:
+                self._given(answer.message.writer_id)
+            else:
+                self._learn(lane)
+
+        self.client.ask(address, ApiKey.INIT_WRITER, request, answered)
 
     def _given(self, writer_id: int) -> None:
         for ledger in self.ledgers.by_key.values():
-            if any(batch.writer_id == writer_id for batch in ledger.sent.values()):
+            if (writer_id, 0) in ledger.by_sequence:
                 text = f"{self.client.name}: writer id {writer_id} was given out before"
                 raise Violation(Oracle.CATALOG_IS_TRUE, text)
         self.writer_id = writer_id
 
-    def _learn(self) -> None:
-        if self.is_learning:
-            return
-        self.is_learning = True
-        self.client.learn(self.path, self._learned)
-
-    def _learned(self, worked: bool) -> None:  # noqa: FBT001
-        delay = (5, 60) if worked else (50, 300)
-        self.client.later(*delay, self._pump_all)
+    def _learn(self, lane: Lane) -> None:
+        self.places.learn(lane.place, self._pump_all)
 
     def _pump_all(self) -> None:
-        self.is_learning = False
         for lane in self.lanes:
             self.pump(lane)
 
@@ -287,7 +312,7 @@ class Writer:
         return {
             "writer_id": self.writer_id,
             "lanes": [
-                [lane.bucket, lane.acked_count, [tuple(batch.identity) for batch in lane.open]]
+                [*lane.key, lane.acked_count, [tuple(batch.identity) for batch in lane.open]]
                 for lane in self.lanes
             ],
         }

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from flussd.core.coordinator import layout
-from flussd.core.coordinator.autopartition import CHECK_INTERVAL_MS
+from flussd.core.coordinator.config import CoordinatorConfig
 from flussd.core.coordinator.coordinator import Role
 from flussd.core.coordinator.zones import fixed_zones
 from flussd.core.records.descriptor import ClusterDefaults
@@ -16,6 +16,7 @@ from flussd.core.wire.errors import ErrorCode as E
 
 AUTO = {"table.auto-partition.enabled": "true"}
 DAY_MS = 86_400_000
+CHECK_INTERVAL_MS = CoordinatorConfig().auto_partition_check_ms
 TODAY = "20231114"  # of the world's wall clock
 
 
