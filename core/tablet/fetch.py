@@ -2,7 +2,8 @@
 
 A request is worked through bucket by bucket; where the place of an offset must be looked for in the
 file, it waits for that read and goes on from there. A parked request is woken in the step in which a
-watermark moves. Each answer has all requested buckets; one segment's bytes for each at most.
+watermark moves. Each answer has all requested buckets; one segment's bytes for each at most. What is to be
+projected or filtered follows from the table as it is known when the answer is made, not when it was asked.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from flussd.core.catalog.records import TableRecord
 from flussd.core.connections import FetchAnswer, FetchAnswerTable, ReplyError, RequestReceived, SendSpans
 from flussd.core.files import DiskError, FileRead
 from flussd.core.limits import FETCH_BUCKET_BYTES_MAX, FETCH_WAIT_DEFAULT_MS
@@ -62,7 +64,8 @@ class FetchWaiter(Waiter):
 
     max_bytes: int = 0
     min_bytes: int = 0
-    table_ids: tuple[int, ...] = ()
+    asked: tuple[Any, ...] = ()  # the tables of the request
+    tables: tuple[TableRecord | None, ...] = ()  # as they were known when the slots were made
     slots: tuple[Slot, ...] = ()
     answers: list[FetchAnswer] = attrs.Factory(list)  # of the slots worked through so far
     got_bytes: int = 0
@@ -102,26 +105,23 @@ class Fetches:
     def received(self, event: RequestReceived) -> None:
         """Take a request in."""
         asked = event.message
-        slots: list[Slot] = []
-        for index, table in enumerate(asked.tables_req):
+        for table in asked.tables_req:
             if table.HasField("filter_predicate") and not table.HasField("filter_schema_id"):
                 text = "filter_predicate: expected a filter_schema_id with it"
                 self.server.emit(
                     ReplyError(event.connection, event.request_id, ErrorCode.UNKNOWN_SERVER_ERROR, text)
                 )
                 return
-            slots += self._slots(index, table)
         min_bytes = asked.min_bytes if asked.HasField("min_bytes") else 0
         wait_ms = asked.max_wait_ms if asked.HasField("max_wait_ms") else FETCH_WAIT_DEFAULT_MS
         waiter = FetchWaiter(
             event.connection,
             event.request_id,
             self.server.now_ms + max(0, wait_ms),
-            keys=tuple(slot.key for slot in slots),
+            keys=tuple(_key(table, bucket) for table in asked.tables_req for bucket in table.buckets_req),
             max_bytes=asked.max_bytes,
             min_bytes=min_bytes,
-            table_ids=tuple(table.table_id for table in asked.tables_req),
-            slots=tuple(slots),
+            asked=tuple(asked.tables_req),
             may_wait=min_bytes > 0 and wait_ms > 0,
         )
         self.run(waiter)
@@ -138,11 +138,10 @@ class Fetches:
         slots = []
         for bucket in table.buckets_req:
             partition_id = bucket.partition_id if bucket.HasField("partition_id") else None
-            key = (table.table_id, -1 if partition_id is None else partition_id, bucket.bucket_id)
             slots.append(
                 Slot(
                     index,
-                    key,
+                    _key(table, bucket),
                     partition_id,
                     bucket.fetch_offset,
                     bucket.max_fetch_bytes,
@@ -156,8 +155,18 @@ class Fetches:
 
     # ---- working through it --------------------------------------------------------------------
 
+    def _resolve(self, waiter: FetchWaiter) -> None:
+        """Make the slots, or make them anew: a table may be heard of, or altered, while a fetch waits."""
+        tables = tuple([self.server.catalog.table_by_id(table.table_id) for table in waiter.asked])
+        if waiter.slots and all(a is b for a, b in zip(tables, waiter.tables, strict=True)):
+            return
+        waiter.tables = tables
+        slots = [slot for index, table in enumerate(waiter.asked) for slot in self._slots(index, table)]
+        waiter.slots = tuple(slots)
+
     def run(self, waiter: FetchWaiter) -> None:
         """Work on through the buckets, then answer or park; or stop where a place must be found."""
+        self._resolve(waiter)
         while len(waiter.answers) < len(waiter.slots):
             slot = waiter.slots[len(waiter.answers)]
             answer = self._answer(waiter, slot)
@@ -189,10 +198,10 @@ class Fetches:
     def _send(self, waiter: FetchWaiter) -> None:
         tables = [
             FetchAnswerTable(
-                table_id,
+                table.table_id,
                 tuple(a for slot, a in zip(waiter.slots, waiter.answers, strict=True) if slot.table == n),
             )
-            for n, table_id in enumerate(waiter.table_ids)
+            for n, table in enumerate(waiter.asked)
         ]
         for slot, answer in zip(waiter.slots, waiter.answers, strict=True):
             self._count(slot, answer)
@@ -268,6 +277,10 @@ class Fetches:
         """The log may be another one from now on."""
         for place in [place for place in self.places if place[0] == key]:
             del self.places[place]
+
+
+def _key(table: Any, bucket: Any) -> BucketKey:
+    return table.table_id, bucket.partition_id if bucket.HasField("partition_id") else -1, bucket.bucket_id
 
 
 def end_in(replica: Replica, segment: Segment) -> int:

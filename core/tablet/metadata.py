@@ -7,12 +7,13 @@ bucket records each server derives its own roles. Read-only requests are answere
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from flussd.core.catalog import answers
 from flussd.core.catalog.catalog import Catalog
+from flussd.core.catalog.records import TableRecord
 from flussd.core.connections import Reply, ReplyError, RequestReceived
 from flussd.core.limits import LEADERLESS_HOLD_MS
 from flussd.core.records.predicate import Filter, compile_filter
@@ -25,6 +26,9 @@ from flussd.core.wire.errors import ErrorCode
 
 if TYPE_CHECKING:
     from flussd.core.tablet.tablet import TabletServer
+
+FILTERS_MAX: Final = 64
+"""Compiled filters that are kept: readers send the same with every poll, and compiling takes 0.1 ms."""
 
 
 @attrs.define(eq=False)
@@ -45,6 +49,7 @@ class Metadata:
     coordinator_epoch: int = -1
     sequence: int = 0
     layouts: dict[tuple[int, int], Layout] = attrs.Factory(dict)  # (table id, schema id)
+    filters: dict[tuple[int, int, bytes], tuple[TableRecord, Filter | None]] = attrs.Factory(dict)
     waiting: dict[int, MetadataWaiter] = attrs.Factory(dict)  # serial ->
 
     # ---- from the coordinator ------------------------------------------------------------------
@@ -176,7 +181,15 @@ class Metadata:
     def filter_of(self, table_id: int, schema_id: int, predicate: messages.PbPredicate) -> Filter | None:
         """Return which of a table's batches hold no match; None when that cannot be told."""
         table = self.catalog.table_by_id(table_id)
-        return None if table is None else compile_filter(predicate, schema_id, table.schemas)
+        if table is None:
+            return None
+        key = (table_id, schema_id, predicate.SerializeToString(deterministic=True))
+        known = self.filters.get(key)
+        if known is None or known[0] is not table:
+            known = self.filters[key] = (table, compile_filter(predicate, schema_id, table.schemas))
+            if len(self.filters) > FILTERS_MAX:
+                del self.filters[next(iter(self.filters))]
+        return known[1]
 
     def _layouts(self, table_id: int) -> dict[int, Layout]:
         table = self.catalog.table_by_id(table_id)

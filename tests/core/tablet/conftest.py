@@ -165,7 +165,7 @@ class Server:
         """Send a request and return its answer."""
         return self.answered(self.ask(api_key, message, **more), api_key)
 
-    def tell(self, *, buckets=(0,), leader=3, epoch=1, dropped=False, table_id=9):
+    def tell(self, *, buckets=(0,), leader=3, epoch=1, dropped=False, table_id=9, schemas=(SCHEMA,)):
         """Be the coordinator: tell the whole catalog, with one table."""
         self.sequence += 1
         update = private.UpdateCatalogRequest(
@@ -180,13 +180,15 @@ class Server:
         update.databases.add(name="d", json=b"{}", created_ms=1, modified_ms=1)
         if not dropped:
             table = {
-                "version": 1, "schema": SCHEMA, "partition_key": [], "bucket_key": [],
+                "version": 1, "schema": schemas[-1], "partition_key": [], "bucket_key": [],
                 "bucket_count": len(buckets), "properties": {}, "custom_properties": {},
             }  # fmt: skip
             entry = update.tables.add(
-                database="d", name="t", table_id=table_id, json=json.dumps(table).encode(), schema_id=1
-            )
-            entry.schemas.add(schema_id=1, json=json.dumps(SCHEMA).encode())
+                database="d", name="t", table_id=table_id, json=json.dumps(table).encode(),
+                schema_id=len(schemas),
+            )  # fmt: skip
+            for schema_id, schema in enumerate(schemas, 1):
+                entry.schemas.add(schema_id=schema_id, json=json.dumps(schema).encode())
         for bucket in buckets:
             entry = update.buckets.add(
                 table_id=table_id, bucket=bucket, dropped=dropped, leader_epoch=epoch
@@ -219,12 +221,16 @@ class Server:
         answer = self.answered(self.produce(*batches, **more), ApiKey.PRODUCE_LOG)
         return answer.buckets_resp[0] if answer is not None else None
 
-    def fetch(self, offset, *, min_bytes=1, wait_ms=500, bucket=0, max_bytes=1 << 20, table_id=9):
+    def fetch(
+        self, offset, *, min_bytes=1, wait_ms=500, bucket=0, max_bytes=1 << 20, table_id=9, columns=()
+    ):
         """Send a fetch of one bucket; return its id."""
         request = messages.FetchLogRequest(
             follower_server_id=-1, max_bytes=max_bytes, min_bytes=min_bytes, max_wait_ms=wait_ms
         )
-        table = request.tables_req.add(table_id=table_id, projection_pushdown_enabled=False)
+        table = request.tables_req.add(
+            table_id=table_id, projection_pushdown_enabled=bool(columns), projected_fields=columns
+        )
         table.buckets_req.add(bucket_id=bucket, fetch_offset=offset, max_fetch_bytes=max_bytes)
         return self.ask(ApiKey.FETCH_LOG, request)
 
