@@ -7,15 +7,18 @@ operation. It must never act but through what a kernel, a network or a power cut
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import attrs
 
 from flussd.runtime_sim.draws import Stream
 from flussd.runtime_sim.network import Cut, Network, Partition
 from flussd.runtime_sim.nodes import Node
-from flussd.runtime_sim.plan import Fault, FaultKind
+from flussd.runtime_sim.plan import AFTER, Fault, FaultKind
 from flussd.runtime_sim.world import MS, World
+
+MOMENT_US: Final = 6 * MS
+"""A power loss that comes after an effect comes this much later at most: while a disk syncs, as a rule."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -28,6 +31,7 @@ class Faults:
     names: dict[str, int]
     on_power_cut: Callable[[Node], None] = lambda _: None
     effective: dict[int, FaultKind] = attrs.Factory(dict)  # place in the plan -> its kind
+    is_over: bool = False
     _ends: dict[int, Callable[[], None]] = attrs.Factory(dict)  # of faults that last
 
     def schedule(self, plan: Sequence[Fault]) -> None:
@@ -38,6 +42,7 @@ class Faults:
 
     def quiesce(self) -> None:
         """End everything that lasts: from now on nothing goes wrong any more."""
+        self.is_over = True
         for n in list(self._ends):
             self._end(n)
         for node in self.nodes.values():
@@ -90,11 +95,21 @@ class Faults:
             die()
 
         # The whole cluster loses power at one moment; else a death may wait for some effect.
-        if node.process is None or not fault.count or len(fault.nodes) > 1:
+        process = node.process
+        if process is None or not fault.count or len(fault.nodes) > 1:
             dies()
+        elif fault.how == AFTER:
+            process.effects_left = fault.count
+            moment_us = Stream.of(self.world.seed, "moment", n).long_tail(0, MOMENT_US)
+
+            def dies_there() -> None:
+                if node.process is process and not self.is_over:
+                    dies()
+
+            process.on_last_effect = lambda: self.world.after(moment_us, dies_there)
         else:
-            node.process.effects_left = fault.count
-            node.process.on_death = dies
+            process.effects_left = fault.count
+            process.on_death = dies
 
     def _stop(self, n: int, fault: Fault) -> None:
         """Ask for an orderly stop; the process ends when its machine says so."""

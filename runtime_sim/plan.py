@@ -25,6 +25,10 @@ SPARED_PPM: Final = 300_000
 """How many seeds do without a kind of fault: rare kinds alone find what they hide together."""
 
 
+AFTER: Final = "after"
+"""How a power loss with a *count* may come: soon after that effect, and not right before it."""
+
+
 class FaultKind(enum.Enum):
     """What can go wrong."""
 
@@ -51,7 +55,7 @@ class Fault:
 
     *for_ms* is how long it lasts, or how long a node stays down; *count*: effects until a death,
     operations that fail, times slower, or milliseconds of a jump; *how*: a kind of operation, cut or reset,
-    or "all" for a full disk that refuses to overwrite, too.
+    "all" for a full disk that refuses to overwrite, too, AFTER for a power loss soon after its effect.
     """
 
     at_ms: int
@@ -78,11 +82,15 @@ def draw_plan(seed: int, servers: Sequence[str], clients: Sequence[str]) -> tupl
 
 def _death(kind: FaultKind) -> Callable[..., Fault]:
     def draw(at_ms: int, draws: Stream, servers: Sequence[str], _: Sequence[str]) -> Fault:
-        nodes: tuple[str, ...] = (draws.choice(servers),)
+        # The registry, which comes first, confirms for all: a power loss hits it twice as often.
+        hit = [servers[0], *servers] if kind is FaultKind.POWER else servers
+        nodes: tuple[str, ...] = (draws.choice(hit),)
         if kind is FaultKind.POWER and draws.chance(200_000):
             nodes = tuple(servers)
         down_ms = draws.long_tail(20, 4_000)
-        return Fault(at_ms, kind, nodes, down_ms, draws.long_tail(0, 60))
+        count = draws.long_tail(0, 60)
+        how = draws.choice(("", AFTER)) if kind is FaultKind.POWER and count else ""
+        return Fault(at_ms, kind, nodes, down_ms, count, how)
 
     return draw
 

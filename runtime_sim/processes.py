@@ -52,7 +52,9 @@ class SimDriver(Driver):
         if process.effects_left >= 0:
             process.effects_left -= 1
             if process.effects_left < 0:
-                raise ProcessDied
+                if process.on_last_effect is None:
+                    raise ProcessDied
+                process.on_last_effect()
         if process.world.story.is_told:
             process.world.story.event(process.world.now_us, process.name, "effect", effect)
         super().perform(effect)
@@ -74,6 +76,7 @@ class Process:
     announced: list[Announce | Stopped | Fatal] = attrs.Factory(list)
     on_delivered: Callable[[], None] = lambda: None
     on_death: Callable[[], None] = lambda: None
+    on_last_effect: Callable[[], None] | None = None  # instead of a death before it
     _inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = attrs.Factory(deque)
 
     def enter(self, call: Callable[..., None], *arguments: Any) -> None:

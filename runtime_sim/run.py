@@ -22,8 +22,8 @@ from flussd.runtime_sim.network import Network
 from flussd.runtime_sim.oracles import ends
 from flussd.runtime_sim.oracles.catalog import CatalogTruth
 from flussd.runtime_sim.oracles.ledger import Ledgers
-from flussd.runtime_sim.oracles.producer_offsets import ProducerTruth
 from flussd.runtime_sim.oracles.partitions import PartitionTruth
+from flussd.runtime_sim.oracles.producer_offsets import ProducerTruth
 from flussd.runtime_sim.oracles.schemas import SchemaTruth
 from flussd.runtime_sim.oracles.violation import Oracle, Violation
 from flussd.runtime_sim.plan import CHAOS_MS, Fault, draw_plan
@@ -32,9 +32,9 @@ from flussd.runtime_sim.watch import Watch
 from flussd.runtime_sim.workload.admin import Admin
 from flussd.runtime_sim.workload.alterer import Alterer
 from flussd.runtime_sim.workload.client import Client
-from flussd.runtime_sim.workload.producer_offsets import Sink, jumps_ms
 from flussd.runtime_sim.workload.places import PartitionsOfNow, TableInUse
 from flussd.runtime_sim.workload.prober import Prober
+from flussd.runtime_sim.workload.producer_offsets import Sink, jumps_ms
 from flussd.runtime_sim.workload.reader import Reader, ReaderConfig
 from flussd.runtime_sim.workload.tables import Partitioning, TableSpec
 from flussd.runtime_sim.workload.writer import Writer
@@ -289,8 +289,11 @@ class Run:
                 self._await(Oracle.PARTITIONS_ARE_MADE, look.missing, PARTITIONS_US)
 
     def _end_of(self, key: BucketKey) -> int:
-        """Return the high watermark of a bucket, as its leader has it; 0 when it was dropped."""
-        replica = self.cluster.nodes[self.watch.homes[key]].machine.buckets.replicas.get(key)
+        """Return the high watermark of a bucket, as its leader has it; 0 when it has no leader."""
+        home = self.watch.homes.get(key)
+        if home is None:
+            return 0  # of a partition that was made just now
+        replica = self.cluster.nodes[home].machine.buckets.replicas.get(key)
         return 0 if replica is None else int(replica.high_watermark)
 
     def _behind(self, readers: Sequence[Reader]) -> str:

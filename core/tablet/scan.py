@@ -127,7 +127,9 @@ class Scans:
             text = "the row count of a primary-key table is not served yet"
             code = ErrorCode.UNSUPPORTED_VERSION
             return messages.PbTableStatsRespForBucket(error_code=int(code), error_message=text)
-        row_count = max(0, replica.high_watermark - replica.log.start_offset)
+        # What a new leader found will be committed: a count must not fall until then.
+        end_offset = max(replica.high_watermark, replica.term_start_offset)
+        row_count = max(0, end_offset - replica.log.start_offset)
         return messages.PbTableStatsRespForBucket(row_count=row_count)
 
 

@@ -7,20 +7,28 @@ find it; a plain assertion of the core does not count.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import attrs
 
 from flussd.core.catalog.catalog import Catalog
 from flussd.core.coordinator import activation, producer_offsets
+from flussd.core.files import RemoveFile
 from flussd.core.log import recovery
+from flussd.core.log.index import DenseIndex, SparseIndex
 from flussd.core.log.log import Log
 from flussd.core.log.recovery import Recovery
 from flussd.core.log.writers import Verdict, Writers
+from flussd.core.records import predicate
+from flussd.core.records.predicate import Function
+from flussd.core.registry.registry import RegistryMachine
 from flussd.core.replica.flights import NO_TICKET
 from flussd.core.replica.replica import Replica
+from flussd.core.replica.stored import Asked, StoredLog
 from flussd.core.storage import Files
 from flussd.core.tablet import fetch
 from flussd.core.tablet.buckets import Buckets
@@ -29,13 +37,17 @@ from flussd.runtime_sim.oracles.violation import Oracle
 
 @attrs.frozen
 class Mutant:
-    """*make* gets the original of `owner.name`, and returns what takes its place."""
+    """*make* gets the original of `owner.name`, and returns what takes its place.
+
+    *likely* are seeds that caught it when it was written; a test tries them first.
+    """
 
     text: str
     owner: Any
     name: str
     make: Callable[[Any], Any]
     detected_by: tuple[Oracle, ...]
+    likely: tuple[int, ...] = ()
 
 
 def _no_crc(_: Any) -> Any:
@@ -95,6 +107,52 @@ def _no_erasing(_: Any) -> Any:
 
 def _any_age(_: Any) -> Any:
     return lambda self, _before_ms: self.segments[:-1]
+
+
+def _with_active(original: Any) -> Any:
+    def remove(self: Any) -> None:
+        given_up = len(self.given_up)
+        original(self)
+        if given_up > len(self.given_up):
+            token = self.next_token()
+            self.asked[token] = Asked.OLD
+            self._out.append(RemoveFile(token, self.log.file(self.log.active)))
+
+    return remove
+
+
+def _one_entry_on(original: Any) -> Any:
+    before: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+    def note(self: Any, offset: int, position: int, timestamp_before_ms: int) -> None:
+        # The entry names the batch before, and has the position of this one.
+        original(self, before.get(self, offset), position, timestamp_before_ms)
+        before[self] = offset
+
+    return note
+
+
+def _one_batch_on(_: Any) -> Any:
+    def at(self: Any, offset: int) -> int:
+        n = bisect_right(self.offsets, offset)
+        return int(self.positions[min(n, len(self.positions) - 1)])
+
+    return at
+
+
+def _no_nulls(original: Any) -> Any:
+    def may_match(leaf: Any, bounds: Any, row_count: int) -> bool:
+        return leaf.function is not Function.IS_NULL and bool(original(leaf, bounds, row_count))
+
+    return may_match
+
+
+def _early(original: Any) -> Any:
+    def send(self: Any) -> None:
+        original(self)
+        self._release()
+
+    return send
 
 
 def _unsorted(_: Any) -> Any:
@@ -178,6 +236,49 @@ MUTANTS: Final = {
         "decode_producer",
         _over_at_once,
         (Oracle.FIRST_REGISTRATION,),
+    ),
+    "retention_deletes_active": Mutant(
+        "retention removes the file of the segment that grows, too",
+        StoredLog,
+        "_remove_given_up",
+        _with_active,
+        (Oracle.ACKED_SURVIVES, Oracle.READS_ARE_STABLE, Oracle.READERS_PROGRESS, Oracle.BYTES_ARE_WHOLE),
+    ),
+    "index_one_batch_off": Mutant(
+        "entries of the sparse index point one batch too far",
+        SparseIndex,
+        "note",
+        _one_entry_on,
+        (
+            Oracle.CONTIGUOUS,
+            Oracle.SCANS_TELL_THE_END,
+            Oracle.TIMES_ARE_ORDERED,
+            Oracle.FILTERS_KEEP_MATCHES,  # a reader that filters takes what is skipped for left out
+        ),
+        likely=(13,),
+    ),
+    "dense_index_one_batch_off": Mutant(
+        "the dense index points one batch too far",
+        DenseIndex,
+        "at",
+        _one_batch_on,
+        (Oracle.CONTIGUOUS, Oracle.SCANS_TELL_THE_END),
+    ),
+    "filter_skips_null": Mutant(
+        "a filter leaves out batches of which only nulls are wanted",
+        predicate,
+        "_leaf_may_match",
+        _no_nulls,
+        (Oracle.FILTERS_KEEP_MATCHES,),
+        likely=(23,),
+    ),
+    "registry_confirms_before_sync": Mutant(
+        "the registry tells what it did before its log is synced",
+        RegistryMachine,
+        "_send_group",
+        _early,
+        (Oracle.CATALOG_IS_TRUE, Oracle.SCHEMAS_LAST),
+        likely=(57,),
     ),
     "set_order": Mutant("a list has the order of a set", Catalog, "table_names", _unsorted, ()),
 }

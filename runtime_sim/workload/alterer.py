@@ -33,6 +33,9 @@ PARTITIONS_MAX: Final = 2
 """Of one table, beside the first: more cost time, and show nothing more."""
 
 COLUMNS_ADDED_MAX: Final = 4
+MISSING: Final = frozenset({ErrorCode.TABLE_NOT_EXIST, ErrorCode.PARTITION_NOT_EXISTS})
+"""What a client is not told of what it made, and did not drop."""
+
 TTLS: Final = ("2 s", "3 s", "8 s", "7 d")
 
 
@@ -92,11 +95,11 @@ class Alterer:
         request: Any = messages.request_class(api_key)(ignore_if_not_exists=False)
         request.table_path.database_name, request.table_path.table_name = DATABASE, table.spec.name
         request.partition_spec.partition_key_values.add(key=PARTITION_COLUMN[0], value=name)
-        what = "create" if api_key == ApiKey.CREATE_PARTITION else "drop"
+        what, ended = ("create", "created") if api_key == ApiKey.CREATE_PARTITION else ("drop", "dropped")
         self.client.note(what, f"partition {table.spec.name}/{name}")
 
         def answered(answer: Answer) -> None:
-            self.client.note(f"{what} ended", f"{table.spec.name}/{name}: {answer.code} {answer.text}")
+            self.client.note(ended, f"partition {table.spec.name}/{name}: {answer.code} {answer.text}")
             done(answer)
 
         self.client.ask(COORDINATOR_ADDRESS, api_key, request, answered)
@@ -230,7 +233,8 @@ class Alterer:
         self.client.ask(COORDINATOR_ADDRESS, ApiKey.GET_TABLE_INFO, request, answered)
 
     def _nonsense(self, what: str, name: str, answer: Answer) -> None:
-        raise Violation(Oracle.ANSWERS_MAKE_SENSE, f"{what} of {name}: {answer.code}: {answer.text}")
+        oracle = Oracle.CATALOG_IS_TRUE if answer.code in MISSING else Oracle.ANSWERS_MAKE_SENSE
+        raise Violation(oracle, f"{what} of {name}: {answer.code}: {answer.text}")
 
 
 def read_schema(

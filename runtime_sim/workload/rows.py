@@ -141,7 +141,7 @@ _TESTS: Final[dict[Function, Any]] = {
     Function.IN: lambda value, literals: value in literals,
 }
 
-_FUNCTIONS: Final = (Function.IS_NULL, *_TESTS)
+_FUNCTIONS: Final = (Function.IS_NULL, Function.IS_NULL, *_TESTS)
 
 
 @attrs.frozen

@@ -14,7 +14,8 @@ CAUGHT = [name for name, mutant in MUTANTS.items() if mutant.detected_by]
 def first_failure(name):
     """Run seeds until one fails; None when none does."""
     with applied(name):
-        for seed in range(1, SEEDS_MAX + 1):
+        likely = MUTANTS[name].likely
+        for seed in (*likely, *range(1, SEEDS_MAX + 1 - len(likely))):
             result = Run(seed).go()
             if not result.is_ok:
                 return result

@@ -167,6 +167,17 @@ def test_row_counts(make_server, batch):
     assert [] == list(server.answered(stats(server), ApiKey.GET_TABLE_STATS).buckets_resp)
 
 
+def test_a_new_leader_counts_what_it_found(server, batch):
+    """1. Rows are acknowledged; 2. the server falls, and leads again; 3. a count fell below them."""
+    server.produced(batch(count=3))
+    replica = server.machine.buckets.replicas[9, -1, 0]
+    replica.committed, replica.term_start_offset = (0, 0, 0, -1), 3
+
+    assert [3] == [
+        entry.row_count for entry in server.answered(stats(server, 0), ApiKey.GET_TABLE_STATS).buckets_resp
+    ]
+
+
 def test_row_counts_of_what_is_not_here(server):
     """Each unknown bucket has its own error, after a pause; the others their counts."""
     request_id = stats(server, 0, 7)
