@@ -77,7 +77,7 @@ class ProducerTruth:
         known = self.of(producer_id)
         attempt = known.attempts[serial]
         attempt.refused = True
-        if not self._may_be_there(known):
+        if not self._may_be_there(known, attempt.sent_us):
             text = f"{producer_id}: nothing is registered, and {serial} was told that it came too late"
             raise Violation(Oracle.FIRST_REGISTRATION, text)
 
@@ -91,8 +91,8 @@ class ProducerTruth:
 
     # ---- reads and deletions -------------------------------------------------------------------
 
-    def read(self, producer_id: str, serial: int | None) -> None:
-        """A server said what is registered; None: nothing."""
+    def read(self, producer_id: str, serial: int | None, asked_us: int) -> None:
+        """A server, asked at *asked_us*, said what is registered; None: nothing."""
         known = self.of(producer_id)
         if serial is None:
             self._not_there(producer_id, known)
@@ -109,7 +109,7 @@ class ProducerTruth:
                 text = f"{producer_id}: expected {expected} to be registered, got {serial}"
                 raise Violation(Oracle.FIRST_REGISTRATION, text)
             self._wins(known, attempt)
-        if self._must_be_over(attempt):
+        if self._must_be_over(attempt, asked_us):
             text = f"{producer_id}: {serial} is registered, which lives for {attempt.ttl_ms} ms"
             raise Violation(Oracle.FIRST_REGISTRATION, text)
 
@@ -131,13 +131,15 @@ class ProducerTruth:
 
     # ---- what time tells -----------------------------------------------------------------------
 
-    def _may_be_there(self, known: Producer) -> bool:
-        return bool(known.in_doubt) or (known.winner is not None and not self._must_be_over(known.winner))
+    def _may_be_there(self, known: Producer, at_us: int) -> bool:
+        winner = known.winner
+        return bool(known.in_doubt) or (winner is not None and not self._must_be_over(winner, at_us))
 
     def _may_be_over(self, attempt: Attempt) -> bool:
         age_ms = (self.world.now_us - attempt.sent_us) // MS
         return age_ms + self.jumps_ms + SLACK_MS >= attempt.ttl_ms
 
-    def _must_be_over(self, attempt: Attempt) -> bool:
-        age_ms = (self.world.now_us - attempt.done_us) // MS
+    def _must_be_over(self, attempt: Attempt, at_us: int) -> bool:
+        """Whether it was over at *at_us*: late answers tell of a time since they were asked for."""
+        age_ms = (at_us - attempt.done_us) // MS
         return attempt.done_us >= 0 and age_ms - self.jumps_ms - SLACK_MS > attempt.ttl_ms

@@ -91,12 +91,14 @@ class Sink:
         self._ask(ApiKey.REGISTER_PRODUCER_OFFSETS, request, answered)
 
     def _read(self, producer_id: str, done: Callable[[], None]) -> None:
+        asked_us = self.client.world.now_us
+
         def answered(answer: Answer) -> None:
             if answer.message is not None:
                 found = [
                     one.log_end_offset for t in answer.message.table_offsets for one in t.bucket_offsets
                 ]
-                self.truth.read(producer_id, found[0] if found else None)
+                self.truth.read(producer_id, found[0] if found else None, asked_us)
                 self.client.note("offsets", f"{producer_id}: {found}")
             elif not answer.is_lost:
                 self._expect_later(answer)

@@ -29,11 +29,11 @@ def truth():
 def test_the_first_stays(truth):
     """A second one is told so, and reads show the first."""
     truth.existed("p", 2)
-    truth.read("p", 1)
+    truth.read("p", 1, truth.world.now_us)
     with pytest.raises(Violation):
-        truth.read("p", 2)
+        truth.read("p", 2, truth.world.now_us)
     with pytest.raises(Violation):
-        truth.read("p", None)
+        truth.read("p", None, truth.world.now_us)
 
 
 def test_a_second_first_is_a_violation(truth):
@@ -42,17 +42,17 @@ def test_a_second_first_is_a_violation(truth):
         truth.created("p", 2)
     truth.deletion_lost("p")
     truth.created("p", 2)
-    truth.read("p", 2)
+    truth.read("p", 2, truth.world.now_us)
 
 
 def test_what_is_deleted_stays_away(truth):
     """Unless an attempt is in doubt, which may win at any time, once."""
     truth.deleted("p")
-    truth.read("p", None)
-    truth.read("p", 2)  # nobody knows what became of it
+    truth.read("p", None, truth.world.now_us)
+    truth.read("p", 2, truth.world.now_us)  # nobody knows what became of it
     truth.deleted("p")
     with pytest.raises(Violation):
-        truth.read("p", 1)
+        truth.read("p", 1, truth.world.now_us)
 
 
 def test_nobody_comes_too_late_where_nothing_is(truth):
@@ -72,11 +72,26 @@ def test_time_is_kept(jumps_ms):
     truth.created("p", 1)
     truth.world.now_us = (10_000 - SLACK_MS - jumps_ms) * 1_000 - 1
     with pytest.raises(Violation):
-        truth.read("p", None)
+        truth.read("p", None, truth.world.now_us)
     truth.world.now_us += 1
-    truth.read("p", None)
+    truth.read("p", None, truth.world.now_us)
     truth.world.now_us = (10_000 + SLACK_MS + jumps_ms) * 1_000
-    truth.read("p", 1)
+    truth.read("p", 1, truth.world.now_us)
     truth.world.now_us += 1_000
     with pytest.raises(Violation):
-        truth.read("p", 1)
+        truth.read("p", 1, truth.world.now_us)
+
+
+def test_late_answers_are_of_the_time_of_the_request():
+    """An answer that was on its way when the time ran out is right; one asked for afterwards is not (seed 15)."""
+    truth = ProducerTruth(Clock(), jumps_ms=0)
+    truth.sent("p", 1, 1_000)
+    truth.created("p", 1)
+    truth.world.now_us = 900_000
+    truth.sent("p", 2, DAY_MS)
+    truth.world.now_us = 3_000_000
+    truth.existed("p", 2)
+    truth.read("p", 1, 900_000)
+    truth.sent("p", 3, DAY_MS)
+    with pytest.raises(Violation):
+        truth.existed("p", 3)
