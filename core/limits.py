@@ -49,6 +49,18 @@ FETCH_WAIT_DEFAULT_MS: Final = 100
 FETCH_BUCKET_BYTES_MAX: Final = 16 * 1024 * 1024
 """Bytes of one bucket in one fetch answer, whatever the client allows (its own default is 1 MiB)."""
 
+PLAIN_REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Request without log data. Parsed, 4 MiB may be 250 MiB; a fetch of 16,384 buckets has 400 KiB."""
+
+REQUEST_ITEMS_MAX: Final = 16_384
+"""Buckets, tables and all else that one request may list: each takes up to 25 us, and all others wait.
+
+Ten thousand buckets are more than one server leads."""
+
+FETCH_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bytes of one fetch answer, whatever the client allows: a request of 1 KiB that names a bucket a hundred
+times must not cost gigabytes. Official clients ask for 16 MiB."""
+
 LIMIT_SCAN_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bytes that one LIMIT_SCAN reads: it is for the last few rows, and is answered in one piece."""
 

@@ -14,12 +14,16 @@ from google.protobuf.message import DecodeError, Message
 
 from flussd.core.connections import ProducedBucket, ProduceReceived, Reply, ReplyError, RequestReceived
 from flussd.core.edge.frames import request_head
+from flussd.core.limits import PLAIN_REQUEST_BYTES_MAX, REQUEST_ITEMS_MAX
 from flussd.core.records.batch import scan_produced
 from flussd.core.wire import apis, hot, messages, private
 from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.errors import ErrorCode
 
 PRIVATE_KEYS_FROM: Final = 30000
+
+SCALARS: Final = (int, float, str, bytes)
+"""Values of fields that are neither messages nor lists."""
 
 Parsed = ProduceReceived | RequestReceived | Reply | ReplyError
 
@@ -89,6 +93,8 @@ def _produce(connection: int, request_id: int, body: memoryview, wall_ms: int) -
         return ReplyError(
             connection, request_id, ErrorCode.CORRUPT_MESSAGE, f"PRODUCE_LOG request: {malformed}"
         )
+    if len(asked.buckets) > REQUEST_ITEMS_MAX:
+        return _too_large(connection, request_id, f"expected at most {REQUEST_ITEMS_MAX} buckets")
     buckets = []
     for bucket in asked.buckets:
         found = scan_produced(bucket.records)
@@ -107,6 +113,27 @@ def _produce(connection: int, request_id: int, body: memoryview, wall_ms: int) -
     )
 
 
+def _too_large(connection: int, request_id: int, text: str) -> ReplyError:
+    """Refuse what would keep all others waiting; not with a code that clients send again by."""
+    return ReplyError(connection, request_id, ErrorCode.UNKNOWN_SERVER_ERROR, f"request: {text}, got more")
+
+
+def _lists_too_much(message: Message) -> bool:
+    """Whether the lists of *message*, and of those within it, are longer than anybody needs."""
+    count, waiting = 0, [message]
+    while waiting:
+        for field, value in waiting.pop().ListFields():
+            if isinstance(value, Message):
+                waiting.append(value)
+            elif not isinstance(value, SCALARS):
+                count += len(value)
+                if field.message_type is not None:
+                    waiting.extend(value)
+        if count > REQUEST_ITEMS_MAX:
+            return True
+    return False
+
+
 def _plain(
     connection: int,
     request_id: int,
@@ -121,6 +148,8 @@ def _plain(
     make = (
         private.request_class(api_key) if api_key >= PRIVATE_KEYS_FROM else messages.request_class(api_key)
     )
+    if len(body) > PLAIN_REQUEST_BYTES_MAX and not internal:
+        return _too_large(connection, request_id, f"expected at most {PLAIN_REQUEST_BYTES_MAX} bytes")
     message: Any = make()
     try:
         message.ParseFromString(bytes(body))
@@ -136,4 +165,7 @@ def _plain(
             ErrorCode.CORRUPT_MESSAGE,
             f"API key {api_key}: missing fields: {missing}",
         )
+    # An item has at least one byte, so most requests need no look.
+    if len(body) > REQUEST_ITEMS_MAX and not internal and _lists_too_much(message):
+        return _too_large(connection, request_id, f"expected at most {REQUEST_ITEMS_MAX} items")
     return RequestReceived(connection, request_id, api_key, api_version, message, wall_ms, internal)

@@ -16,7 +16,7 @@ import attrs
 from flussd.core.catalog.records import TableRecord
 from flussd.core.connections import FetchAnswer, FetchAnswerTable, ReplyError, RequestReceived, SendSpans
 from flussd.core.files import DiskError, FileRead
-from flussd.core.limits import FETCH_BUCKET_BYTES_MAX, FETCH_WAIT_DEFAULT_MS
+from flussd.core.limits import FETCH_BUCKET_BYTES_MAX, FETCH_BYTES_MAX, FETCH_WAIT_DEFAULT_MS
 from flussd.core.log.log import Located
 from flussd.core.log.segment import Segment
 from flussd.core.records.predicate import Filter
@@ -119,7 +119,7 @@ class Fetches:
             event.request_id,
             self.server.now_ms + max(0, wait_ms),
             keys=tuple(_key(table, bucket) for table in asked.tables_req for bucket in table.buckets_req),
-            max_bytes=asked.max_bytes,
+            max_bytes=min(asked.max_bytes, FETCH_BYTES_MAX),
             min_bytes=min_bytes,
             asked=tuple(asked.tables_req),
             may_wait=min_bytes > 0 and wait_ms > 0,

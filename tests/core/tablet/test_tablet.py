@@ -319,3 +319,17 @@ def test_big_first_batches_are_sent_whole(server):
     server.produced(big)
 
     assert 1 == len(_heads(server.fetched(server.fetch(0, max_bytes=10)).records))
+
+
+def test_an_answer_is_bounded_whatever_is_asked(server, monkeypatch):
+    """1. A request names one bucket a hundred times, with no limits of its own; 2. the answer has one."""
+    monkeypatch.setattr("flussd.core.tablet.fetch.FETCH_BYTES_MAX", 3_000)
+    server.produced(build_batch(bytes(1_000), record_count=1))
+    request = messages.FetchLogRequest(follower_server_id=-1, max_bytes=2**31 - 1)
+    table = request.tables_req.add(table_id=9, projection_pushdown_enabled=False)
+    for _ in range(100):
+        table.buckets_req.add(bucket_id=0, fetch_offset=0, max_fetch_bytes=2**31 - 1)
+    answers = server.call(ApiKey.FETCH_LOG, request).tables_resp[0].buckets_resp
+
+    assert 100 == len(answers)
+    assert 1_000 < sum(len(answer.records) for answer in answers) <= 3_000
