@@ -51,8 +51,8 @@ sim: $(VENV)/.stamp  ## simulate: make sim SEED=7, make sim SEEDS=1..1000, ARGS=
 sim-smoke: $(VENV)/.stamp
 	$(BIN)/fluss-sim --seeds 1..40
 
-fuzz: $(VENV)/.stamp  ## run every fuzz target briefly
-	@set -e; for target in $(filter-out fuzz/trials.py,$(wildcard fuzz/*.py)); do echo "$$target"; $(BIN)/python "$$target" $(ARGS); done
+fuzz: $(VENV)/.stamp  ## fuzz all targets, 100 000 inputs and more: make fuzz ARGS="--seed 7 --inputs 1000000"
+	$(BIN)/python fuzz/campaign.py $(ARGS)
 
 bench: $(VENV)/.stamp  ## measure (4 minutes); make bench PEER=java also measures the Java server
 	$(BIN)/python bench/produce_path.py

@@ -1,6 +1,6 @@
 """Invariant tested: whatever bytes the registry's files hold, it serves, or says one line and ends.
 
-    python fuzz/registry_log.py [SECONDS [SEED]]
+    python fuzz/registry_log.py [--seed S] [--inputs N] [FILE ...]
     python fuzz/registry_log.py canary        (must fail: it trusts every change on purpose)
 
 Files of a real history are damaged: bits, pieces, ends, order; or groups of nonsense are sealed with right
@@ -12,7 +12,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from trials import run_trials
+from packed import Files, pack, unpack
+from trials import Target, run_target
 
 from flussd.core import files as f
 from flussd.core.machine import Fatal, Started
@@ -22,7 +23,6 @@ from flussd.core.registry.log import HEAD_BYTES, encode_group, read_log
 from flussd.core.registry.registry import Phase, RegistryMachine
 from flussd.core.registry.tree import Tree
 
-Files = dict[str, bytes]
 Said = list[Any]
 
 
@@ -113,14 +113,19 @@ def sealed(name: str, data: bytes, draw: random.Random) -> bytearray:
     return result
 
 
-def trial(seed: int) -> str:
-    """Damage one history, and start on it; return how that ended."""
-    draw = random.Random(seed)
+def make(draw: random.Random) -> bytes:
+    """Return the files of a history, damaged or not."""
     files = history(draw)
     for _ in range(draw.choice((0, 1, 1, 2, 3))):
         damage(files, draw)
+    return pack(files)
+
+
+def check(packed: bytes) -> str:
+    """Start on the files; return how that ended."""
+    files = unpack(packed)
     machine = RegistryMachine()
-    said = run(machine, Started(0, "", "", seed), files)
+    said = run(machine, Started(0, "", "", 1), files)
     fatal = [effect for effect in said if isinstance(effect, Fatal)]
     if fatal:
         assert machine.phase is Phase.OVER
@@ -133,7 +138,7 @@ def trial(seed: int) -> str:
     (answer,) = run(machine, m.OperationReceived(1, 0, m.Multi((m.Create("/fresh"),))), files)
     assert answer.answer.outcome is m.Outcome.OK
     again = RegistryMachine()
-    run(again, Started(0, "", "", seed + 1), files)
+    run(again, Started(0, "", "", 2), files)
     assert again.phase is Phase.SERVING
     assert machine.tree.digest() == again.tree.digest()
     return "served"
@@ -144,5 +149,7 @@ def break_it() -> None:
     Tree.fits = lambda _self, _change: True  # type: ignore[method-assign]
 
 
+TARGET = Target("registry_log", make, check, break_it, 9_000)
+
 if __name__ == "__main__":
-    run_trials(trial, break_it)
+    run_target(TARGET)
