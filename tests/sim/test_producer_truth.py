@@ -83,7 +83,7 @@ def test_time_is_kept(jumps_ms):
 
 
 def test_late_answers_are_of_the_time_of_the_request():
-    """An answer that was on its way when the time ran out is right; one asked for afterwards is not (seed 15)."""
+    """An answer that was on its way when the time ran out is right, a later one is not (seed 15)."""
     truth = ProducerTruth(Clock(), jumps_ms=0)
     truth.sent("p", 1, 1_000)
     truth.created("p", 1)
