@@ -121,7 +121,7 @@ class FetchAnswer:
     *verify*: the bytes were not checked since this process started; the driver checks each batch's
     CRC, sends what is good before the first bad one, and answers 3 (and tells the machine,
     SpansUnreadable) when there is none. It leaves out the batches that *filter* drops, and says up to
-    which offset it did.
+    which offset it did. With *limit_bytes*, of the batches that *projection* makes only as many as fit.
     """
 
     partition_id: int | None
@@ -134,6 +134,7 @@ class FetchAnswer:
     projection: Projection | None = None
     log_start_offset: int = 0
     filter: Filter | None = None
+    limit_bytes: int = 0
 
 
 @attrs.frozen

@@ -106,7 +106,7 @@ class Gathering:
             records, filtered_end_offset = keep_matching(records, answer.filter)
         if answer.projection is not None and not error_code:
             try:
-                records = projections.apply(records, answer.projection)
+                records = projections.apply(records, answer.projection, answer.limit_bytes)
             except NotProjectable as problem:
                 error_code, error_text = ErrorCode.CORRUPT_MESSAGE, f"cannot project: {problem}"
         return hot.FetchBucketResult(

@@ -241,6 +241,7 @@ class Fetches:
         if limit_bytes <= 0 and not first_whole:
             waiter.ends_wait = True  # there is more than fits: waiting brings nothing
             return FetchAnswer(slot.partition_id, slot.key[2], high_watermark)
+        limit_bytes = _widened(waiter, slot, limit_bytes)
         found = log.locate(offset)
         if isinstance(found, Located):
             answer = _hot(replica, slot, found, limit_bytes, first_whole=first_whole)
@@ -291,6 +292,23 @@ def end_in(replica: Replica, segment: Segment) -> int:
     return size_bytes if base_offset == segment.base_offset else 0
 
 
+def _is_widened(slot: Slot) -> bool:
+    return slot.projection is not None and slot.filter is None and slot.projection.widening > 1
+
+
+def _widened(waiter: FetchWaiter, slot: Slot, limit_bytes: int) -> int:
+    """Return how many stored bytes to read for *limit_bytes* of projected ones.
+
+    Buckets share what the whole answer may have. A filter tells the client up to where it looked, so
+    that behind it nothing can be left out.
+    """
+    if not _is_widened(slot):
+        return limit_bytes
+    assert slot.projection is not None
+    share_bytes = min(waiter.max_bytes, FETCH_BUCKET_BYTES_MAX) // len(waiter.slots)
+    return max(limit_bytes, min(limit_bytes * slot.projection.widening, share_bytes))
+
+
 def _leaves_out(replica: Replica, segment: Segment, position: int, answer: FetchAnswer) -> bool:
     """Whether a reader could be given more of its bucket than *answer* has, from *position* on."""
     sent_bytes = sum(size_bytes for _, _, size_bytes in answer.spans)
@@ -337,6 +355,7 @@ def _span(
         verify=verify,
         projection=slot.projection if spans else None,
         filter=slot.filter if spans else None,
+        limit_bytes=max(1, slot.max_bytes) if _is_widened(slot) else 0,
     )
 
 
