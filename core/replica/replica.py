@@ -130,7 +130,7 @@ class Replica(StoredLog):
         self._answer(event.ticket, -1, ErrorCode.NOT_LEADER_OR_FOLLOWER, text)
 
     def _refuse_troubled(self, event: e.AppendAsked) -> None:
-        self._answer(event.ticket, -1, ErrorCode.LOG_STORAGE_EXCEPTION, self.trouble)
+        self._answer(event.ticket, -1, self.trouble_code, self.trouble)
 
     def _append(self, event: e.AppendAsked) -> None:
         if not event.heads:

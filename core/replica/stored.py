@@ -88,6 +88,7 @@ class StoredLog:
     cut_to: End | None = None  # while the files are longer than the log
     cut_failed: bool = False
     trouble: str = ""
+    trouble_code: ErrorCode = ErrorCode.LOG_STORAGE_EXCEPTION
     trouble_told: bool = False
     checkpoint_wanted: bool = False
     checkpoint_asked: bool = False  # somebody waits for it
@@ -185,7 +186,7 @@ class StoredLog:
         full = self.flights.error is DiskError.FULL
         # A full disk must not be tried again a thousand times a second; clients pass 70 on.
         code = ErrorCode.DISK_WRITE_LOCKED if full else ErrorCode.LOG_STORAGE_EXCEPTION
-        self.trouble = f"cannot write the log: {self.flights.error.value}"
+        self.trouble, self.trouble_code = f"cannot write the log: {self.flights.error.value}", code
         end = self.flights.queue[0].end_before
         self._refuse_beyond(end[0], code, self.trouble)
         self.flights.take_back(self.writers)
@@ -236,6 +237,7 @@ class StoredLog:
         """The disk refused something that nothing can go on without: begin again from the files."""
         self._leave(ErrorCode.LOG_STORAGE_EXCEPTION, trouble)
         self.role, self.trouble, self.trouble_told = Role.TROUBLED, trouble, False
+        self.trouble_code = ErrorCode.LOG_STORAGE_EXCEPTION
         self._give_up_checkpoint()
         self._settle()
 

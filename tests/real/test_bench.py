@@ -25,14 +25,15 @@ def run(*command, cwd, env):
         env=env | {"PEER": ""},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
     assert 0 == ran.returncode, ran.stdout + ran.stderr
     return ran.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.timeout(400)
 def test_side_by_side(tmp_path, child_env):
     """A quick run of one workload measures both servers, shows them, and replaces the block of a page."""
     page, found = tmp_path / "page.md", tmp_path / "found.json"

@@ -193,6 +193,20 @@ def test_a_failed_write_is_taken_back(world):
     assert world.replica.role is Role.LEADER
 
 
+def test_a_full_disk_has_one_code(world, monkeypatch):
+    """What comes while the failed write is still being cut is refused as that write was: with 70."""
+    world.lead()
+    world.disk.failures.append(("write", DiskError.FULL))
+    held = []
+    monkeypatch.setattr(world.disk, "truncate", lambda *asked: held.append(asked))
+    full = world.append(batch(0, writer_id=9))
+    meanwhile = world.append(batch(0, writer_id=9))
+
+    assert 1 == len(held)
+    assert (ErrorCode.DISK_WRITE_LOCKED, full.text) == (meanwhile.code, meanwhile.text)
+    assert full.code is meanwhile.code
+
+
 def test_when_even_the_cut_fails_it_begins_again(world):
     """Trouble, then after the pause: the cut, the recovery, the same epoch; nothing is lost or doubled."""
     world.lead()
