@@ -278,17 +278,17 @@ class Connection:
     def fetch(self, request_id: int, body: memoryview) -> None:
         """Send what there is, or nothing later."""
         found, tables = False, []
-        for asked in hot.parse_fetch(body).tables:
-            columns = asked.projected_fields if asked.projection_enabled else ()
+        for asked in messages.FetchLogRequest.FromString(body).tables_req:
+            columns = tuple(asked.projected_fields) if asked.projection_pushdown_enabled else ()
             table = self.blackhole.by_id[asked.table_id]
             buckets = []
-            for bucket in asked.buckets:
-                end = table.ends.get(bucket.bucket, 0)
-                copies = self.copies_of(table, bucket.bucket, columns)
+            for bucket in asked.buckets_req:
+                end = table.ends.get(bucket.bucket_id, 0)
+                copies = self.copies_of(table, bucket.bucket_id, columns)
                 records = copies.records(max(0, bucket.fetch_offset), end, bucket.max_fetch_bytes)
                 found = found or len(records) > 0
                 buckets.append(
-                    hot.FetchBucketResult(None, bucket.bucket, high_watermark=end, records=(records,))
+                    hot.FetchBucketResult(None, bucket.bucket_id, high_watermark=end, records=(records,))
                 )
             tables.append(hot.FetchTableResult(asked.table_id, tuple(buckets)))
         parts = hot.fetch_response_parts(tables)
