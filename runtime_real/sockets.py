@@ -70,6 +70,13 @@ SHORT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS
 TCP_QUICKACK: Final = 12
 """Linux's number; `socket` has it only from 3.12 on in all builds."""
 
+AWAITED_BYTES_MIN: Final = 64 * 1024
+"""Missing bytes of a frame from which the kernel is told to wake us for all of them: the sender of a
+batch of 500 KiB woke us five times for it, and each time costs more than the copy of what came."""
+
+AWAITED_BYTES_MAX: Final = 512 * 1024
+"""What the kernel is asked to gather at most; it makes the receive window as large."""
+
 READABLE: Final = select.EPOLLIN
 GONE: Final = select.EPOLLHUP | select.EPOLLERR
 
@@ -96,6 +103,7 @@ class SocketConnection:
     _interest: int = READABLE
     _dirty: bool = False
     _unserved: bool = False
+    _awaited_bytes: int = 1  # what the socket must hold before it counts as readable
 
     def __attrs_post_init__(self) -> None:
         self._fd = self.peer.fileno()
@@ -200,7 +208,21 @@ class SocketConnection:
             if count < len(space) or read_bytes >= READ_BYTES_PER_WAKE_UP:
                 break  # the socket is empty, or epoll tells us again
         self.last_ms = self.hub.time.now_ms
+        self._await_bytes()
         self._after_reading()
+
+    def _await_bytes(self) -> None:
+        """Let the rest of a large frame come before we are woken; never more than that rest."""
+        if not self.is_open:
+            return
+        awaited_bytes = self.frames.awaited_bytes
+        awaited_bytes = min(awaited_bytes, AWAITED_BYTES_MAX) if awaited_bytes >= AWAITED_BYTES_MIN else 1
+        if awaited_bytes != self._awaited_bytes:
+            self._awaited_bytes = awaited_bytes
+            try:
+                self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, awaited_bytes)
+            except OSError:  # the peer is gone; the next read says so
+                return
 
     def _deliver(self, frame_count_max: int) -> int:
         """Hand whole frames to the driver; what is left over is served in the next wake-up."""

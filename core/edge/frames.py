@@ -102,6 +102,15 @@ class FrameBuffer:
         memoryview(self._buffer)[:begun_bytes] = begun  # moves like memmove, if it is the same buffer
         self._start, self._end = 0, begun_bytes
 
+    @property
+    def awaited_bytes(self) -> int:
+        """How many bytes are still to come of the frame that has begun; 1 when that is not known."""
+        begun_bytes = self._end - self._start
+        if begun_bytes < LENGTH_BYTES:
+            return 1
+        length: int = _LENGTH.unpack_from(self._buffer, self._start)[0]
+        return max(1, LENGTH_BYTES + length - begun_bytes)
+
     def received(self, count: int) -> None:
         """Count bytes that were written at the start of `writable`."""
         self._end += count

@@ -179,6 +179,22 @@ def test_large_frames(bench):
     assert [(1, 1, body), (1, 2, b"small")] == bench.driver.requests
 
 
+def test_a_large_frame_wakes_the_hub_once(bench):
+    """Most of what is still to come of it is waited for; the small frame behind it is not."""
+    client, body = bench.client(), os.urandom(400_000)
+    pieces = [piece[n : n + 20_000] for piece in (request(1, body),) for n in range(0, len(piece), 20_000)]
+    for count, piece in enumerate(pieces):
+        assert count < 2 or count > 15 or not bench.hub.epoll.poll(0.001)
+        client.sendall(piece)
+        if count == 0:
+            bench.turn(2)
+    bench.until(lambda: bench.driver.requests)
+    client.sendall(request(2, b"small"))
+    bench.until(lambda: len(bench.driver.requests) == 2)
+
+    assert [(1, 1, body), (1, 2, b"small")] == bench.driver.requests
+
+
 @pytest.mark.parametrize(
     "bad",
     [
