@@ -56,6 +56,7 @@ class Slot:
     refused: ErrorCode = ErrorCode.NONE
     refused_text: str = ""
     filter: Filter | None = None
+    widening: int = 1  # stored bytes to be read for each that may be sent
 
 
 @attrs.define(eq=False)
@@ -135,6 +136,8 @@ class Fetches:
         filter_ = None
         if table.HasField("filter_predicate"):
             filter_ = self.server.filter_of(table.table_id, table.filter_schema_id, table.filter_predicate)
+        # A filter tells the client up to where it looked, so that behind it nothing can be left out.
+        widening = projection.widening if projection is not None and filter_ is None else 1
         slots = []
         for bucket in table.buckets_req:
             partition_id = bucket.partition_id if bucket.HasField("partition_id") else None
@@ -149,6 +152,7 @@ class Fetches:
                     code,
                     text,
                     filter_,
+                    widening,
                 )
             )
         return slots
@@ -292,21 +296,13 @@ def end_in(replica: Replica, segment: Segment) -> int:
     return size_bytes if base_offset == segment.base_offset else 0
 
 
-def _is_widened(slot: Slot) -> bool:
-    return slot.projection is not None and slot.filter is None and slot.projection.widening > 1
-
-
 def _widened(waiter: FetchWaiter, slot: Slot, limit_bytes: int) -> int:
     """Return how many stored bytes to read for *limit_bytes* of projected ones.
 
-    Buckets share what the whole answer may have. A filter tells the client up to where it looked, so
-    that behind it nothing can be left out.
+    Buckets share what the whole answer may have.
     """
-    if not _is_widened(slot):
-        return limit_bytes
-    assert slot.projection is not None
     share_bytes = min(waiter.max_bytes, FETCH_BUCKET_BYTES_MAX) // len(waiter.slots)
-    return max(limit_bytes, min(limit_bytes * slot.projection.widening, share_bytes))
+    return max(limit_bytes, min(limit_bytes * slot.widening, share_bytes))
 
 
 def _leaves_out(replica: Replica, segment: Segment, position: int, answer: FetchAnswer) -> bool:
@@ -355,7 +351,7 @@ def _span(
         verify=verify,
         projection=slot.projection if spans else None,
         filter=slot.filter if spans else None,
-        limit_bytes=max(1, slot.max_bytes) if _is_widened(slot) else 0,
+        limit_bytes=max(1, slot.max_bytes) if slot.widening > 1 else 0,
     )
 
 
