@@ -8,6 +8,7 @@ from flussd.core.files import DiskError
 from flussd.core.limits import ACCEPTED_REQUESTS_PER_CONNECTION
 from flussd.core.records.batch import build_batch, crc_is_right, read_head
 from flussd.core.registry import messages as r
+from flussd.core.replica.stored import Durability
 from flussd.core.wire import messages, private
 from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.errors import ErrorCode
@@ -23,12 +24,17 @@ def _heads(records):
     return heads
 
 
-def _offsets(server, offset_type, timestamp_ms=None, bucket=0):
+def _asked_offsets(server, offset_type, timestamp_ms=None, bucket=0):
     request = messages.ListOffsetsRequest(follower_server_id=-1, offset_type=offset_type, table_id=9)
     request.bucket_id.append(bucket)
     if timestamp_ms is not None:
         request.startTimestamp = timestamp_ms
-    return server.call(ApiKey.LIST_OFFSETS, request).buckets_resp[0]
+    return server.ask(ApiKey.LIST_OFFSETS, request)
+
+
+def _offsets(server, *asked, **more):
+    request_id = _asked_offsets(server, *asked, **more)
+    return server.answered(request_id, ApiKey.LIST_OFFSETS).buckets_resp[0]
 
 
 def test_produce_then_fetch(server, batch):
@@ -132,6 +138,27 @@ def test_offsets_by_time(server, batch):
     without = messages.ListOffsetsRequest(follower_server_id=-1, offset_type=2, table_id=9, bucket_id=[0])
     answer = server.call(ApiKey.LIST_OFFSETS, without)
     assert ErrorCode.UNKNOWN_SERVER_ERROR == answer.buckets_resp[0].error_code
+
+
+def test_an_offset_by_time_is_of_what_was_looked_at(make_server, batch, memory_disk, monkeypatch):
+    """A batch that is committed while older ones are looked at is not passed over (seed 2079)."""
+    server = make_server(durability=Durability.GROUP_FSYNC)
+    server.tell()
+    server.produced(batch(count=2))
+    server.pass_ms(10)
+    held = []
+    monkeypatch.setattr(memory_disk, "sync", lambda file, done: held.append(done))
+    server.produced(batch(count=3))  # its time is known, its sync is not over
+    read = memory_disk.read
+    monkeypatch.setattr(memory_disk, "read", lambda *a: held.append(lambda _: read(*a)))
+    asked = _asked_offsets(server, 2, server.clock.wall_ms())
+    assert server.answered(asked, ApiKey.LIST_OFFSETS) is None
+
+    while held:  # first the sync, which commits
+        held.pop(0)(None)
+        server.driver.run()
+
+    assert 2 == server.answered(asked, ApiKey.LIST_OFFSETS).buckets_resp[0].offset
 
 
 def test_writer_ids_grow_and_are_never_given_twice(server):
