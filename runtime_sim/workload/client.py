@@ -102,6 +102,9 @@ class Peer:
         if end is None:
             self.lost()
             return
+        if not waiting:  # closed in the meantime: nobody wants it (seed 1243)
+            end.close()
+            return
         self.end = end
         for request_id, frame in waiting:
             if request_id in self.pending:
