@@ -44,6 +44,7 @@ class Shape:
     durability: Durability
     segment_bytes: int
     checkpoint_bytes: int
+    checkpoint_pause_ms: int
     registry_log_bytes: int
     writer_id_block: int
     retention_interval_ms: int
@@ -60,6 +61,7 @@ class Shape:
             durability=draws.choice((Durability.PAGE_CACHE, Durability.GROUP_FSYNC)),
             segment_bytes=draws.choice((4_000, 16_000, 64_000, 1_000_000)),
             checkpoint_bytes=draws.choice((3_000, 20_000, 1_000_000)),
+            checkpoint_pause_ms=Stream.of(seed, "checkpoint pause").choice((0, 20, 500, 5_000)),
             registry_log_bytes=draws.choice((4_000, 30_000, 1_000_000)),
             writer_id_block=draws.choice((1, 5, 1_000)),
             retention_interval_ms=draws.choice((300_000, 300_000, 700)),
@@ -108,6 +110,7 @@ class Cluster:
             segment_bytes=self.shape.segment_bytes,
             writer_id_block=self.shape.writer_id_block,
             checkpoint_bytes=self.shape.checkpoint_bytes,
+            checkpoint_pause_ms=self.shape.checkpoint_pause_ms,
             retention_interval_ms=self.shape.retention_interval_ms,
         )
         edge = Edge(2, SERVED_BY_TABLET, PRIVATE_OF_TABLETS)

@@ -63,7 +63,7 @@ class RetentionDue:
 
 @attrs.frozen
 class CheckpointAsked:
-    """Write a checkpoint of all there is: the server is about to stop."""
+    """Write a checkpoint of all there is: a round of them is due, or the server is about to stop."""
 
 
 # ---- news for the tablet server -----------------------------------------------------------------
@@ -121,6 +121,13 @@ class Recovered:
 @attrs.frozen
 class ListingWanted:
     """*key* begins again: tell it what files it has, by FilesListed."""
+
+    key: BucketKey
+
+
+@attrs.frozen
+class CheckpointWanted:
+    """*key* has appended so much since its checkpoint that it should be asked for another."""
 
     key: BucketKey
 

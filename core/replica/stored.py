@@ -54,7 +54,7 @@ class ReplicaConfig:
 
     durability: Durability = Durability.PAGE_CACHE
     segment_bytes: int = SEGMENT_BYTES
-    checkpoint_bytes: int = 16 << 20  # appended between two checkpoints: what recovery scans at most
+    checkpoint_bytes: int = 16 << 20  # appended since the last checkpoint, from which one is wanted
 
 
 class Asked(enum.Enum):
@@ -92,6 +92,7 @@ class StoredLog:
     trouble_told: bool = False
     checkpoint_wanted: bool = False
     checkpoint_asked: bool = False  # somebody waits for it
+    checkpoint_told: bool = False  # that one is wanted
     bytes_since_checkpoint: int = 0
     given_up: list[Segment] = attrs.Factory(list)  # their files go once a checkpoint says so
     counts: BucketCounts = attrs.Factory(BucketCounts)
@@ -285,10 +286,13 @@ class StoredLog:
             durable.sync(self.written, tokens, self._out)
 
     def _plan_checkpoint(self) -> None:
-        if self.bytes_since_checkpoint >= self.config.checkpoint_bytes:
-            self.checkpoint_wanted = True
+        if self.bytes_since_checkpoint >= self.config.checkpoint_bytes and not self.checkpoint_told:
+            # The server asks for it when its time has come: each is a sync of all since the last one.
+            self.checkpoint_told = True
+            self._out.append(e.CheckpointWanted(self.key))
         if self.checkpoint_wanted and self.durable.checkpoint is None and not self.durable.failed:
             self.checkpoint_wanted, self.bytes_since_checkpoint = False, 0
+            self.checkpoint_told = False
             body = CheckpointBody.of(self.log, self.epochs, self.writers, self.log.end_offset)
             self.durable.decide(self.log.end, body)
 
@@ -372,6 +376,7 @@ class StoredLog:
             self._out.append(e.CheckpointDone(self.key))
 
     def _ask_checkpoint(self, _: e.CheckpointAsked) -> None:
+        self.checkpoint_told = False
         up_to_date = self.durable.base.end == self.log.end and self.durable.checkpoint is None
         if up_to_date or self.durable.failed:
             self._out.append(e.CheckpointDone(self.key))
@@ -381,4 +386,5 @@ class StoredLog:
 
     def _no_checkpoint(self, _: e.CheckpointAsked) -> None:
         """The one on the disk is the best there is."""
+        self.checkpoint_told = False
         self._out.append(e.CheckpointDone(self.key))

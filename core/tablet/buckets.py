@@ -72,6 +72,11 @@ class RetryWaiter(Waiter):
 
 
 @attrs.define(eq=False)
+class CheckpointsWaiter(Waiter):
+    """The next round of checkpoints."""
+
+
+@attrs.define(eq=False)
 class Buckets:
     """All replicas of a server; see the module's text."""
 
@@ -86,7 +91,8 @@ class Buckets:
     listed: bool = False
     continuing: bool = False  # whether we asked for a step in which more are begun
     recovering: dict[BucketKey, None] = attrs.Factory(dict)  # of those found at the start
-    checkpoints_due: dict[BucketKey, None] = attrs.Factory(dict)
+    checkpoints_wanted: dict[BucketKey, None] = attrs.Factory(dict)  # in the next round
+    checkpoints_due: dict[BucketKey, None] = attrs.Factory(dict)  # before an orderly stop ends
     cuts: dict[BucketKey, Cut] = attrs.Factory(dict)  # the last one that was announced
     gone: BucketCounts = attrs.Factory(BucketCounts)  # the sums of all that were erased
 
@@ -333,6 +339,19 @@ class Buckets:
         self.listings[token] = news.key
         self.server.emit(ListFolder(token, folder_of(news.key)))
 
+    def _checkpoint_wanted(self, news: e.CheckpointWanted) -> None:
+        if not self.checkpoints_wanted:
+            due_ms = self.server.now_ms + self.server.config.checkpoint_pause_ms
+            self.server.retry_later(CheckpointsWaiter(-1, -1, due_ms))
+        self.checkpoints_wanted[news.key] = None
+
+    def checkpoints_are_due(self) -> None:
+        """Ask for the checkpoints of this round."""
+        wanted, self.checkpoints_wanted = self.checkpoints_wanted, {}
+        for key in wanted:
+            if key in self.replicas:
+                self.step(self.replicas[key], e.CheckpointAsked())
+
     def ask_checkpoints(self) -> None:
         """Ask every replica for a checkpoint: the server stops."""
         for key, replica in list(self.replicas.items()):
@@ -351,5 +370,6 @@ class Buckets:
         e.Troubled: _troubled,
         e.Recovered: _recovered,
         e.ListingWanted: _listing_wanted,
+        e.CheckpointWanted: _checkpoint_wanted,
         e.CheckpointDone: _checkpoint_done,
     }

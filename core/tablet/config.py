@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from flussd.core.limits import CHECKPOINT_PAUSE_MS
 from flussd.core.replica.stored import ReplicaConfig
 
 
@@ -19,4 +20,5 @@ class TabletConfig(ReplicaConfig):
     port: int
     internal_address: str
     writer_id_block: int = 1000  # ids taken from the registry at a time; the rest is lost at a restart
+    checkpoint_pause_ms: int = CHECKPOINT_PAUSE_MS  # between two rounds of checkpoints
     retention_interval_ms: int = 5 * 60_000  # between two looks for segments that are too old

@@ -22,7 +22,7 @@ from flussd.core.records.predicate import Filter
 from flussd.core.records.project import Projection
 from flussd.core.registry import messages as r
 from flussd.core.replica.events import BucketKey
-from flussd.core.tablet.buckets import Buckets, RetryWaiter
+from flussd.core.tablet.buckets import Buckets, CheckpointsWaiter, RetryWaiter
 from flussd.core.tablet.config import TabletConfig
 from flussd.core.tablet.fetch import Fetches, FetchWaiter
 from flussd.core.tablet.metadata import Metadata, MetadataWaiter
@@ -198,6 +198,9 @@ class TabletServer:
     def _retry_bucket(self, waiter: RetryWaiter) -> None:
         self.buckets.retry(waiter)
 
+    def _checkpoints_due(self, _: CheckpointsWaiter) -> None:
+        self.buckets.checkpoints_are_due()
+
     def _retry_registry(self, waiter: RegistryRetry) -> None:
         self.registration.retry(waiter)
 
@@ -354,6 +357,7 @@ class TabletServer:
     DUE: ClassVar[dict[type, Callable[[TabletServer, Any], None]]] = {
         HeldReply: _send_held,
         RetryWaiter: _retry_bucket,
+        CheckpointsWaiter: _checkpoints_due,
         RegistryRetry: _retry_registry,
         StopWaiter: _stop_anyway,
         RetentionWaiter: _retain,

@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 from flussd.core.replica.stored import Role
-from flussd.core.tablet.buckets import ROOT, key_of
+from flussd.core.tablet.buckets import ROOT, CheckpointsWaiter, key_of
 from flussd.core.tablet.reports import ReportsWaiter
 from flussd.core.tablet.tablet import RetentionWaiter
 from flussd.runtime_sim.cluster import Cluster
 from flussd.runtime_sim.nodes import Node
 from flussd.runtime_sim.oracles.violation import Oracle, Violation
 
-ALWAYS_WAITING = (ReportsWaiter, RetentionWaiter)
-"""What a healthy server has parked: the coordinator's poll, and the next look at old segments."""
+ALWAYS_WAITING = (ReportsWaiter, RetentionWaiter, CheckpointsWaiter)
+"""What a healthy server has parked: the coordinator's poll, the next look at old segments, the next
+checkpoints."""
 
 
 def sick(cluster: Cluster) -> str:
