@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from flussd.core.machine import hot_message
 from flussd.core.records.batch import BatchHead, BatchProblem
 from flussd.core.records.predicate import Filter
 from flussd.core.records.project import Projection
@@ -46,7 +47,7 @@ class RequestReceived:
     internal: bool = False
 
 
-@attrs.frozen
+@hot_message
 class ProducedBucket:
     """What one bucket of a produce request holds; *records* lives until the step's effects are done.
 
@@ -62,7 +63,7 @@ class ProducedBucket:
     problem_text: str = ""
 
 
-@attrs.frozen
+@hot_message
 class ProduceReceived:
     """PRODUCE_LOG, parsed by hand, its checksums checked at the edge."""
 
@@ -94,7 +95,7 @@ class ReplyError:
     text: str = ""
 
 
-@attrs.frozen
+@hot_message
 class ProduceAnswer:
     """How one bucket of a produce request ended: *base_offset* counts only when *error_code* is 0."""
 
@@ -105,7 +106,7 @@ class ProduceAnswer:
     error_text: str = ""
 
 
-@attrs.frozen
+@hot_message
 class ReplyProduce:
     """Answer a PRODUCE_LOG request."""
 

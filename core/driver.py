@@ -43,6 +43,7 @@ from flussd.core.ports import Clock, Disk, Network, RegistryPort, Sessions
 from flussd.core.records.project import Projections
 from flussd.core.registry import messages as r
 from flussd.core.ring import Ring
+from flussd.core.storage import PERFORM as PERFORM_ON_FILES
 from flussd.core.storage import Files
 from flussd.core.wire import hot, messages, private
 
@@ -191,7 +192,7 @@ class Driver:
         return self.ports.network
 
     def _file(self, effect: f.FileEffect) -> None:
-        self.files.perform(effect)
+        PERFORM_ON_FILES[type(effect)](self.files, effect)
 
     def _wake_at(self, effect: WakeAt) -> None:
         self.ports.clock.wake_at(effect.at_ms)

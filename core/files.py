@@ -13,6 +13,8 @@ from typing import TypeAlias
 
 import attrs
 
+from flussd.core.machine import hot_message
+
 
 class DiskError(enum.Enum):
     """Why the file system refused: one member for each way a caller reacts."""
@@ -24,7 +26,7 @@ class DiskError(enum.Enum):
     TOO_MANY_FILES = "too many open files"
 
 
-@attrs.frozen
+@hot_message
 class WriteFile:
     """Write *views*, one after the other, at *position* of *file* (created with its folders).
 
@@ -40,7 +42,7 @@ class WriteFile:
     patches: tuple[tuple[int, bytes], ...] = ()
 
 
-@attrs.frozen
+@hot_message
 class FileWritten:
     """WriteFile *token* is done: the bytes are in the page cache, unless *error*."""
 

@@ -8,9 +8,21 @@ effect that promises one, or the end of the process.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, dataclass_transform
 
 import attrs
+
+Message = TypeVar("Message", bound=type)
+
+
+@dataclass_transform(frozen_default=True)
+def hot_message(cls: Message) -> Message:
+    """Make a frozen message of *cls*, by the word of the type checker alone.
+
+    `attrs.frozen` guards its fields at run time as well, and is made in three times the time: 2.5 us
+    of a produce request's 26, which needs nine of these. For messages of the hot path only.
+    """
+    return attrs.define(cls)
 
 
 class Machine(Protocol):

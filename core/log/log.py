@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import attrs
 
-from flussd.core.log.segment import Segment, log_name
+from flussd.core.log.segment import Segment
 
 End: TypeAlias = tuple[int, int, int, int]  # end offset, segment base, size of that segment, max timestamp
 
@@ -68,7 +68,7 @@ class Log:
 
     def file(self, segment: Segment) -> str:
         """Return the path of the segment's file."""
-        return f"{self.folder}/{log_name(segment.base_offset)}"
+        return f"{self.folder}/{segment.name}"
 
     def roll(self) -> Segment:
         """Begin a new segment; return the one that grows no more."""

@@ -44,6 +44,10 @@ class Segment:
     max_timestamp_ms: int = -1
     sparse: SparseIndex = attrs.Factory(SparseIndex)
     dense: DenseIndex = attrs.Factory(DenseIndex)
+    name: str = attrs.field(init=False)  # of its file; kept, because each write asks for it
+
+    def __attrs_post_init__(self) -> None:
+        self.name = log_name(self.base_offset)
 
     def append(self, batch_offset: int, end_offset: int, size_bytes: int, timestamp_ms: int) -> None:
         """Take in the next batch."""
@@ -51,7 +55,8 @@ class Segment:
         self.dense.add(batch_offset, self.size_bytes)
         self.size_bytes += size_bytes
         self.end_offset = end_offset
-        self.max_timestamp_ms = max(self.max_timestamp_ms, timestamp_ms)
+        if timestamp_ms > self.max_timestamp_ms:
+            self.max_timestamp_ms = timestamp_ms
 
     def truncate(self, end_offset: int, size_bytes: int, max_timestamp_ms: int) -> None:
         """Go back to an earlier end, which was a batch boundary."""

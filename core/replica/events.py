@@ -11,6 +11,7 @@ from typing import TypeAlias
 import attrs
 
 from flussd.core.log.recovery import Cut
+from flussd.core.machine import hot_message
 from flussd.core.records.batch import BatchHead
 from flussd.core.wire.errors import ErrorCode
 
@@ -37,7 +38,7 @@ class LeadershipTaken:
     """The bucket record names nobody or another, or our registration is gone."""
 
 
-@attrs.frozen
+@hot_message
 class AppendAsked:
     """Append whole batches; *records* is free again once the effects of this step are started."""
 
@@ -69,7 +70,7 @@ class CheckpointAsked:
 # ---- news for the tablet server -----------------------------------------------------------------
 
 
-@attrs.frozen
+@hot_message
 class AppendAnswered:
     """The part *ticket* of a produce request is done: at *base_offset*, or refused."""
 
@@ -79,7 +80,7 @@ class AppendAnswered:
     text: str = ""
 
 
-@attrs.frozen
+@hot_message
 class WatermarkMoved:
     """Readers may see more of *key*, up to *high_watermark*."""
 

@@ -50,12 +50,14 @@ class Replica(StoredLog):
         """Assert what holds between any two steps."""
         if self.role is Role.RECOVERING:
             return
-        assert self.high_watermark <= self.written[0] <= self.log.end_offset
-        assert self.durable.end[0] <= self.written[0]
+        # Fields instead of properties: this is once a step, and calls are what it costs.
+        written_offset, end_offset = self.written[0], self.log.segments[-1].end_offset
+        assert self.committed[0] <= written_offset <= end_offset
+        assert self.durable.end[0] <= written_offset
         if self.role is Role.TROUBLED:
             assert not self.waiting
         else:
-            assert self.flights.queue or self.written[0] == self.log.end_offset
+            assert written_offset == end_offset or self.flights.queue
 
     # ---- leadership ----------------------------------------------------------------------------
 
@@ -191,7 +193,7 @@ class Replica(StoredLog):
 
     def _write(self, event: e.AppendAsked, timestamp_ms: int, undo: list[Undo]) -> None:
         end_before = self.log.end
-        size_bytes = sum(head.size_bytes for head in event.heads)
+        size_bytes = len(event.records)
         active = self.log.active
         if active.size_bytes and active.size_bytes + size_bytes > self.config.segment_bytes:
             self._roll()
@@ -226,11 +228,13 @@ class Replica(StoredLog):
         self.checkpoint_wanted = True
 
     def _written(self, event: f.FileWritten) -> None:
-        for flight in self.flights.ended(event.token, event.error):
-            self.written = flight.end_after
+        ended = self.flights.ended(event.token, event.error)
+        if ended:
+            self.written = ended[-1].end_after
+            self._commit()  # first, so that most writers need not wait for it
+        for flight in ended:
             if flight.ticket != NO_TICKET:
                 self._answer_at(flight.ticket, flight.acks, flight.base_offset, flight.end_after[0])
-        self._commit()
         if self.flights.must_cut:
             self._take_back()
         self._go_on()
@@ -248,13 +252,15 @@ class Replica(StoredLog):
         """Move the watermark, and answer whom it covers."""
         if self.role is not Role.LEADER:
             return
-        moved = self.committable[0] > self.high_watermark
-        self.committed = max(self.committed, self.committable)
-        while self.waiting and self.waiting[0][0] <= self.high_watermark:
+        committable, high_watermark = self.committable, self.committed[0]
+        moved = committable[0] > high_watermark
+        if moved:
+            self.committed, high_watermark = committable, committable[0]
+        while self.waiting and self.waiting[0][0] <= high_watermark:
             _, _, ticket, base_offset = heapq.heappop(self.waiting)
             self._answer(ticket, base_offset)
         if moved:
-            self._out.append(e.WatermarkMoved(self.key, self.high_watermark))
+            self._out.append(e.WatermarkMoved(self.key, high_watermark))
 
     def _answer_at(self, ticket: int, acks: int, base_offset: int, end_offset: int) -> None:
         """Answer once what the writer asked for holds for a batch that is in the log."""
@@ -307,7 +313,7 @@ def _behind(event: e.AppendAsked, known_count: int, first_offset: int) -> e.Appe
     """Return what is left of a request without its first batches."""
     cut = event.heads[known_count].position
     heads = tuple([head._replace(position=head.position - cut) for head in event.heads[known_count:]])
-    return attrs.evolve(event, records=event.records[cut:], heads=heads, first_offset=first_offset)
+    return e.AppendAsked(event.ticket, event.acks, event.records[cut:], heads, event.wall_ms, first_offset)
 
 
 _R = Replica

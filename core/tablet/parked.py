@@ -58,8 +58,9 @@ class Parked:
         serial = waiter.serial
         del self.waiters[serial]
         _drop(self.by_connection, waiter.connection, serial)
-        for key in dict.fromkeys(waiter.keys):
-            _drop(self.by_bucket, key, serial)
+        if waiter.keys:
+            for key in dict.fromkeys(waiter.keys):
+                _drop(self.by_bucket, key, serial)
 
     def on(self, key: BucketKey) -> list[Waiter]:
         """Return who waits for news of *key*, in the order in which they came."""

@@ -37,7 +37,7 @@ class ProduceWaiter(Waiter):
 
     answers: list[ProduceAnswer | None] = attrs.Factory(list)
     tickets: dict[int, int] = attrs.Factory(dict)  # ticket -> index of its answer
-    places: tuple[tuple[int | None, int], ...] = ()  # partition id and bucket of each answer
+    places: list[tuple[int | None, int]] = attrs.Factory(list)  # partition id, bucket of each answer
     table_id: int = -1
 
 
@@ -76,7 +76,7 @@ class Produces:
             event.request_id,
             server.now_ms + max(0, event.timeout_ms),
             answers=[None] * len(event.buckets),
-            places=tuple((bucket.partition_id, bucket.bucket) for bucket in event.buckets),
+            places=[(bucket.partition_id, bucket.bucket) for bucket in event.buckets],
             table_id=event.table_id,
         )
         asks: list[tuple[BucketKey, e.AppendAsked]] = []
@@ -160,12 +160,15 @@ class Produces:
         return ProduceAnswer(partition_id, bucket, base_offset, int(code), text)
 
     def _reply(self, waiter: ProduceWaiter) -> None:
-        answers = tuple(answer for answer in waiter.answers if answer is not None)
+        answers = [answer for answer in waiter.answers if answer is not None]
         assert len(answers) == len(waiter.answers)
-        reply = ReplyProduce(waiter.connection, waiter.request_id, answers)
-        refused = tuple(
+        reply = ReplyProduce(waiter.connection, waiter.request_id, tuple(answers))
+        refused = [
             (waiter.table_id, -1 if answer.partition_id is None else answer.partition_id, answer.bucket)
             for answer in answers
             if answer.error_code in HELD_CODES
-        )
-        self.server.emit_or_hold(reply, held=bool(refused), refused=refused)
+        ]
+        if refused:
+            self.server.emit_or_hold(reply, held=True, refused=tuple(refused))
+        else:
+            self.server.emit(reply)

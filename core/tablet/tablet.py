@@ -164,6 +164,8 @@ class TabletServer:
 
     def wake(self, key: BucketKey) -> None:
         """News of a bucket: look again at all who wait for it, in the step that brings it."""
+        if key not in self.parked.by_bucket:
+            return
         for waiter in self.parked.on(key):
             if waiter.serial not in self.parked.waiters:
                 continue
