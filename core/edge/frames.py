@@ -83,10 +83,7 @@ class FrameBuffer:
 
     def _missing_bytes(self, begun_bytes: int, free_bytes: int) -> int:
         """Return how much to make room for, for the frame that has begun, or for its length."""
-        if begun_bytes < LENGTH_BYTES:
-            return LENGTH_BYTES - begun_bytes
-        length: int = _LENGTH.unpack_from(self._buffer, self._start)[0]
-        whole_bytes = LENGTH_BYTES + max(0, min(length, self.max_bytes))
+        whole_bytes = self._whole_bytes()
         if whole_bytes > BELIEVED_BYTES:
             if free_bytes >= FIRST_BUFFER_BYTES:
                 return 1  # It fills what it was given before it is given more: each growth is a copy.
@@ -102,14 +99,20 @@ class FrameBuffer:
         memoryview(self._buffer)[:begun_bytes] = begun  # moves like memmove, if it is the same buffer
         self._start, self._end = 0, begun_bytes
 
+    def _whole_bytes(self) -> int:
+        """Return the bytes of the frame that has begun, its length among them; only that is known at first.
+
+        A length that no frame may have is told by `frames`.
+        """
+        if self._end - self._start < LENGTH_BYTES:
+            return LENGTH_BYTES
+        length: int = _LENGTH.unpack_from(self._buffer, self._start)[0]
+        return LENGTH_BYTES + max(0, min(length, self.max_bytes))
+
     @property
     def awaited_bytes(self) -> int:
-        """How many bytes are still to come of the frame that has begun; 1 when that is not known."""
-        begun_bytes = self._end - self._start
-        if begun_bytes < LENGTH_BYTES:
-            return 1
-        length: int = _LENGTH.unpack_from(self._buffer, self._start)[0]
-        return max(1, LENGTH_BYTES + length - begun_bytes)
+        """How many bytes are still to come of the frame that has begun, as far as that is known."""
+        return max(1, self._whole_bytes() - (self._end - self._start))
 
     def received(self, count: int) -> None:
         """Count bytes that were written at the start of `writable`."""
