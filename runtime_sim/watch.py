@@ -76,7 +76,7 @@ class Watch:
             lost = ledger.end_offset - replica.log.end_offset
             if lost > 0:
                 world.count("known records lost, as allowed", lost)
-            ledger.recovered(replica.log.end_offset)
+            ledger.recovered(replica.log.end_offset, replica.log.start_offset)
 
     def _gave_up(self, node: Node, key: BucketKey, replica: Any) -> None:
         """Judge what retention gives up, while its files are still there."""

@@ -131,7 +131,7 @@ class Ledger:
                 raise Violation(Oracle.READS_ARE_STABLE, text)
             return entry
         other = self.places.get(identity)
-        if other is not None:
+        if other is not None and other != start_offset:
             text = f"{self._name()}: {identity} is at {other}, and at {start_offset}"
             raise Violation(Oracle.EXACTLY_ONCE, text)
         entry = Entry(start_offset, end_offset, identity, crc)
@@ -152,10 +152,12 @@ class Ledger:
         """The process that held the log ended, and believed this much of it to be durable."""
         self.floor_offset = max(self.floor_offset, durable_offset)
 
-    def recovered(self, end_offset: int) -> None:
-        """A server read its log, and found it to end here."""
+    def recovered(self, end_offset: int, start_offset: int) -> None:
+        """A server read its log, and found it to end and to begin here."""
         if self.is_dropped:
             return  # its files may be gone in part
+        # What retention gave up is back if no checkpoint could say so (seed 3544).
+        self.start_offset = min(self.start_offset, start_offset)
         power_lost, self.power_lost = self.power_lost, False
         if power_lost and end_offset < self.floor_offset:
             text = f"{self._name()}: durable was [0, {self.floor_offset}), recovered [0, {end_offset})"

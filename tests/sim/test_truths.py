@@ -10,6 +10,7 @@ from flussd.runtime_sim.oracles.ledger import Ledger
 from flussd.runtime_sim.oracles.partitions import Clock, PartitionTruth
 from flussd.runtime_sim.oracles.schemas import SchemaTruth
 from flussd.runtime_sim.oracles.violation import Violation
+from flussd.runtime_sim.workload.batches import Identity
 from flussd.runtime_sim.workload.tables import Partitioning, TableSpec, TimeRule
 
 HOUR_MS = 3_600_000
@@ -82,6 +83,19 @@ def test_a_dropped_bucket_may_lose_anything():
     ledger.power_lost, ledger.floor_offset = True, 5
 
     with pytest.raises(Violation, match="SYNCED_SURVIVES"):
-        ledger.recovered(3)
+        ledger.recovered(3, 0)
     ledger.power_lost = ledger.is_dropped = True
-    ledger.recovered(3)
+    ledger.recovered(3, 0)
+
+
+def test_what_retention_gave_up_may_come_back():
+    """A server that falls before a checkpoint says so finds the old files; they are read as before."""
+    ledger, identity = Ledger((1, -1, 0), None), Identity(1, 0)
+    ledger._known(0, 2, identity, 99)
+    ledger.gave_up(2)
+    ledger.recovered(2, 0)
+    ledger._known(0, 2, identity, 99)
+
+    assert (0, [0]) == (ledger.start_offset, list(ledger.entries))
+    with pytest.raises(Violation, match="EXACTLY_ONCE"):
+        ledger._known(2, 4, identity, 99)
