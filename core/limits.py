@@ -71,3 +71,11 @@ LIMIT_SCAN_BYTES_MAX: Final = 64 * 1024 * 1024
 
 TERM_COMMIT_HOLD_MS: Final = 1000
 """How long latest offsets and lookups wait for a new leader's first commit, before 44."""
+
+ARROW_BODY_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Bytes of one ARROW batch before compression, written or read: a request has 100 MiB of rows, and their
+changes have old and new ones. A few bytes may claim to become gigabytes, or update rows that large."""
+
+ARROW_VALUES_MAX: Final = 32 * 1024 * 1024
+"""Values of such a batch, nested ones and nulls included: each takes eight bytes and more once it is read,
+also where a batch has not a bit for it. 32,768 rows of 1,000 columns."""

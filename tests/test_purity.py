@@ -24,7 +24,9 @@ STANDARD = frozenset(
     | {"itertools", "json", "keyword", "math", "operator", "re", "string", "struct", "types"}
     | {"typing", "unicodedata", "zlib", "zoneinfo"}
 )
-THIRD_PARTY = frozenset({"attrs", "crc32c", "google", "lz4", "numpy", "pyarrow", "pyroaring"})
+THIRD_PARTY = frozenset(
+    {"attrs", "crc32c", "google", "lz4", "numpy", "pyarrow", "pyroaring", "zstandard"},
+)
 # These see the outside, the process or the hash seed.
 BANNED_CALLS = frozenset(
     {"__import__", "breakpoint", "compile", "eval", "exec", "hash", "id", "input"} | {"open", "print"}
@@ -392,12 +394,13 @@ def _ruff(tree: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def test_a_server_loads_neither_numpy_nor_pyarrow() -> None:
-    """They would cost 100 MB and a quarter of a second at each start."""
+    """They would cost 100 MB and a quarter of a second at each start; compressors wait for their use."""
     if importlib.util.find_spec("flussd.runtime_real.node") is None:
         pytest.skip("flussd.runtime_real.node does not exist yet")
     code = (
         "import sys; import flussd.runtime_real.node, flussd.cli.flussd; "
-        "print(sorted({m.split('.')[0] for m in sys.modules} & {'numpy', 'pandas', 'pyarrow'}))"
+        "heavy = {'lz4', 'numpy', 'pandas', 'pyarrow', 'zstandard'}; "
+        "print(sorted({m.split('.')[0] for m in sys.modules} & heavy))"
     )
 
     ran = subprocess.run(

@@ -14,7 +14,9 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
+from flussd.core.records.arrow.message import read_message, record_batch_metadata
 from flussd.core.records.batch import BatchHead, read_head
+from flussd.core.records.rows.atoms import BadRow
 
 Layout: TypeAlias = tuple[tuple[int, int], ...]  # (nodes, buffers) of each top-level column
 Bytes: TypeAlias = memoryview | bytes
@@ -22,8 +24,6 @@ Bytes: TypeAlias = memoryview | bytes
 NESTING_MAX: Final = 64
 """Types nested deeper than this are refused at creation; the walk has a bound of its own."""
 
-CONTINUATION: Final = b"\xff\xff\xff\xff"
-RECORD_BATCH: Final = 3
 APPEND_ONLY: Final = 1
 
 WIDENING_MAX: Final = 8
@@ -154,16 +154,10 @@ def _project_message(
     message: memoryview, layout: Layout, columns: tuple[int, ...]
 ) -> tuple[bytes, list[Bytes]]:
     """Return the new encapsulated metadata, and the slices of the body that it describes."""
-    if len(message) < 8 or bytes(message[:4]) != CONTINUATION:
-        raise NotProjectable("expected an encapsulated Arrow message")
-    (metadata_bytes,) = struct.unpack_from("<i", message, 4)
-    if not 0 < metadata_bytes <= len(message) - 8:
-        raise NotProjectable(f"metadata of {metadata_bytes} bytes in {len(message)}")
-    body = message[8 + metadata_bytes :]
     try:
-        batch = _read_metadata(message[8 : 8 + metadata_bytes])
-    except (struct.error, IndexError) as error:
-        raise NotProjectable(f"metadata: {error}") from error
+        batch, body = read_message(message)
+    except BadRow as error:
+        raise NotProjectable(str(error)) from error
     known = sum(nodes for nodes, _ in layout), sum(buffers for _, buffers in layout)
     if (len(batch.nodes), len(batch.buffers)) != known:
         got = len(batch.nodes), len(batch.buffers)
@@ -195,91 +189,3 @@ def _places(layout: Layout, columns: tuple[int, ...]) -> Iterator[tuple[int, int
         if column in wanted:
             yield node, nodes, buffer, buffers
         node, buffer = node + nodes, buffer + buffers
-
-
-@attrs.frozen
-class _Batch:
-    """What the flatbuffer of a record batch says; *codec* is None for raw buffers."""
-
-    row_count: int
-    nodes: list[tuple[int, int]]
-    buffers: list[tuple[int, int]]
-    codec: int | None
-
-
-def _field(data: memoryview, table: int, index: int) -> int:
-    """Return where a table's field is, 0 when it is absent."""
-    vtable = table - struct.unpack_from("<i", data, table)[0]
-    if not 0 <= vtable < len(data):
-        raise NotProjectable(f"vtable at {vtable} of {len(data)}")
-    (vtable_bytes,) = struct.unpack_from("<H", data, vtable)
-    if 4 + 2 * index >= vtable_bytes:
-        return 0
-    (offset,) = struct.unpack_from("<H", data, vtable + 4 + 2 * index)
-    return table + offset if offset else 0
-
-
-def _follow(data: memoryview, at: int) -> int:
-    target: int = at + struct.unpack_from("<I", data, at)[0]
-    if not at or target >= len(data):
-        raise NotProjectable(f"a reference from {at} to {target} of {len(data)}")
-    return target
-
-
-def _pairs(data: memoryview, at: int) -> list[tuple[int, int]]:
-    """Return a vector of structs of two 64-bit integers."""
-    vector = _follow(data, at)
-    (count,) = struct.unpack_from("<I", data, vector)
-    if vector + 4 + 16 * count > len(data):
-        raise NotProjectable(f"a vector of {count} at {vector} of {len(data)}")
-    numbers = struct.unpack_from(f"<{2 * count}q", data, vector + 4)
-    return list(zip(numbers[::2], numbers[1::2], strict=True))
-
-
-def _read_metadata(data: memoryview) -> _Batch:
-    (root,) = struct.unpack_from("<I", data, 0)
-    kind_at = _field(data, root, 1)
-    if not kind_at or data[kind_at] != RECORD_BATCH:
-        raise NotProjectable("expected a record batch message")
-    table = _follow(data, _field(data, root, 2))
-    rows_at = _field(data, table, 0)
-    row_count = struct.unpack_from("<q", data, rows_at)[0] if rows_at else 0
-    nodes, buffers = _pairs(data, _field(data, table, 1)), _pairs(data, _field(data, table, 2))
-    codec = None
-    compression_at = _field(data, table, 3)
-    if compression_at:
-        compression = _follow(data, compression_at)
-        codec_at = _field(data, compression, 0)
-        codec = struct.unpack_from("<b", data, codec_at)[0] if codec_at else 0
-    return _Batch(row_count, nodes, buffers, codec)
-
-
-def record_batch_metadata(
-    row_count: int,
-    nodes: list[tuple[int, int]],
-    buffers: list[tuple[int, int]],
-    body_bytes: int,
-    codec: int | None,
-) -> bytes:
-    """Write the flatbuffer of a record batch, encapsulated; the layout of section 2.4."""
-    out = bytearray(96 if codec is not None else 80)
-    struct.pack_into("<I", out, 0, 16)
-    struct.pack_into("<6H", out, 4, 12, 24, 16, 18, 4, 8)  # vtable of Message
-    struct.pack_into("<i", out, 16, 12)
-    struct.pack_into("<I", out, 20, 56 - 20)
-    struct.pack_into("<q", out, 24, body_bytes)
-    struct.pack_into("<hB", out, 32, 4, RECORD_BATCH)  # version 5
-    struct.pack_into("<6H", out, 40, 12, 24, 8, 4, 16, 20 if codec is not None else 0)
-    struct.pack_into("<i", out, 56, 16)
-    struct.pack_into("<q", out, 64, row_count)
-    if codec is not None:
-        struct.pack_into("<I", out, 76, 88 - 76)
-        struct.pack_into("<4H", out, 80, 8, 8, 4, 5)  # vtable of BodyCompression
-        struct.pack_into("<ibB", out, 88, 8, codec, 0)
-    for at, pairs in ((60, nodes), (72, buffers)):
-        out += bytes(-(len(out) + 4) % 8)
-        struct.pack_into("<I", out, at, len(out) - at)
-        out += struct.pack("<I", len(pairs))
-        out += struct.pack(f"<{2 * len(pairs)}q", *(number for pair in pairs for number in pair))
-    out += bytes(-len(out) % 8)
-    return CONTINUATION + struct.pack("<i", len(out)) + bytes(out)

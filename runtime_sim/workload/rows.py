@@ -14,8 +14,8 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from flussd.core.records.aligned import Domain, Kind
+from flussd.core.records.arrow.message import record_batch_metadata
 from flussd.core.records.predicate import Function
-from flussd.core.records.project import record_batch_metadata
 from flussd.core.records.statistics import Bounds, build_statistics
 from flussd.core.wire import messages
 from flussd.runtime_sim.draws import Stream

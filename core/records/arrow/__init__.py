@@ -1,0 +1,1 @@
+"""ARROW payloads of log batches: values to bytes and back, without pyarrow."""
