@@ -35,7 +35,7 @@ class Source:
     expander: Expander
     node: int = 0
     buffer: int = 0
-    left_values: int = ARROW_VALUES_MAX
+    left_values: int = attrs.Factory(lambda: ARROW_VALUES_MAX)
 
     @classmethod
     def of(cls, metadata: Metadata, body: memoryview) -> Source:

@@ -29,8 +29,8 @@ class Body:
 
     nodes: list[tuple[int, int]] = attrs.Factory(list)
     buffers: list[bytes] = attrs.Factory(list)
-    left_bytes: int = ARROW_BODY_BYTES_MAX
-    left_values: int = ARROW_VALUES_MAX
+    left_bytes: int = attrs.Factory(lambda: ARROW_BODY_BYTES_MAX)
+    left_values: int = attrs.Factory(lambda: ARROW_VALUES_MAX)
 
     def start(self, values: Values) -> int:
         """Begin the node of *values* with its validity; return how many of them are null."""
@@ -69,8 +69,6 @@ def write_columns(types: Sequence[DataType], rows: Sequence[Values]) -> Body:
     if sizes.count(arity) != len(rows):
         wrong = next(size for size in sizes if size != arity)
         raise BadValue(f"a row: expected {arity} values, got {wrong}")
-    if arity * len(rows) > ARROW_VALUES_MAX:
-        raise BadValue(f"a batch: expected up to {ARROW_VALUES_MAX} values, got {arity * len(rows)}")
     columns: Iterable[Values] = zip(*rows, strict=True) if rows else [()] * arity
     for n, values in enumerate(columns):
         try:

@@ -14,6 +14,9 @@ from flussd.core.records import batch as b
 from flussd.core.records import kv_batch as kv
 from flussd.core.records import row_batch as rb
 from flussd.core.records import values as v
+from flussd.core.records.arrow.batches import build_arrow_batch, read_arrow_rows
+from flussd.core.records.arrow.compression import Compression
+from flussd.core.records.arrow.message import read_message
 from flussd.core.records.bucketing import Tail, bucketing_of, murmur
 from flussd.core.records.keys import LakeFormat, key_encoder, primary_key_encoder
 from flussd.core.records.rows import atoms
@@ -131,16 +134,17 @@ def test_hashes(vector):
 
 @of_kind("log_batch")
 def test_log_batches_with_rows(vector):
-    """INDEXED and COMPACTED ones are read and made again; those of other formats are heads to us."""
+    """INDEXED and COMPACTED ones are read and made again; ARROW ones have their own test."""
     asked, data = vector["input"], bytes.fromhex(vector["expected"]["batch_hex"])
     view = memoryview(data)
     (head,) = b.scan_produced(view).heads
     if "format" not in asked:  # a batch without records, of any format
         assert [] == list(rb.row_records(view, head))
         assert data == rb.build_row_batch([], schema_id=1, writer_id=7, batch_sequence=3)
+        assert data == build_arrow_batch([], [], [], schema_id=1, writer_id=7, batch_sequence=3)
         return
     if asked["format"] == "ARROW":
-        assert view[rb.records_start(view, head) :][0 if asked["appendOnly"] else 3 :][:4] == b"\xff" * 4
+        check_arrow_batch(asked, view, head)
         return
     codec = row_codec(RowFormat[asked["format"]], parsed(asked["types"]))
     changes = [rb.ChangeType(0 if asked["appendOnly"] else change) for change in asked["changes"]]
@@ -162,6 +166,51 @@ def test_log_batches_with_rows(vector):
         )
     )
     assert data == built
+
+
+def check_arrow_batch(asked, view, head):
+    """It is read; a changelog of magic 0 is made again with the body of Java, and other metadata."""
+    types, rows = parsed(asked["types"]), [tuple(row) for row in asked["rows"]]
+    changes = [rb.ChangeType(change) for change in asked.get("changes", [0] * len(rows))]
+
+    assert list(zip(changes, rows, strict=True)) == read_arrow_rows(types, view, head)
+    if asked["appendOnly"] or asked["magic"]:
+        return
+    compression = Compression[asked["compression"]]
+    told = {name: asked[name] for name in ("schema_id", "writer_id", "batch_sequence")}
+    built = memoryview(build_arrow_batch(types, rows, changes, **told, compression=compression))
+    ours, our_body = read_message(built[51:])
+    java, java_body = read_message(view[51:])
+
+    assert view[29:51] == built[29:51]  # from behind the attributes up to the message
+    assert java == ours
+    assert java_body == our_body
+
+
+@of_kind("arrow_log_batch", "arrow_log_batch_v1_stats")
+def test_arrow_batches_of_pyfluss(vector):
+    """Of every type and compression, with and without statistics; made again, they are the same rows."""
+    columns = vector["input"]["columns"]
+    told, view = [one for _, one in columns], memoryview(bytes.fromhex(vector["expected"]["batch_hex"]))
+    (head,) = b.scan_produced(view).heads
+    types, java = parsed(told), vector["expected"]["java_decoded"]
+    read = read_arrow_rows(types, view, head)
+    again = memoryview(
+        build_arrow_batch(types, [row for _, row in read], [change for change, _ in read], schema_id=1)
+    )
+
+    assert read == read_arrow_rows(types, again, b.read_head(again, 0))
+    if "values" in vector["input"]:
+        rows = [
+            tuple(ours(*pair) for pair in zip(row, told, strict=True)) for row in vector["input"]["values"]
+        ]
+        assert [(rb.ChangeType.APPEND_ONLY, row) for row in rows] == read
+        return
+    texts = [
+        f"{n}+A({row[0] if row[0] is not None else 'null'},{row[1]}," for n, (_, row) in enumerate(read)
+    ]
+    assert 2 == len(texts)
+    assert [] == [text for text in texts if text not in java]
 
 
 # ---- batches of PUT_KV ---------------------------------------------------------------------------
@@ -340,6 +389,7 @@ NO_TEST = {
 def test_every_vector_has_a_test_or_a_reason():
     """1. The tests named here are there. 2. No kind is left out, and none is in both lists."""
     here = HERE | {"kv_batch", "kv_store_value", "value_record_batch", "log_batch"}
+    here |= {"arrow_log_batch", "arrow_log_batch_v1_stats"}
     kind_of = {vector["id"]: vector["kind"] for vector in VECTORS}
     covered = set(here)
     for name, marks in ELSEWHERE.items():
