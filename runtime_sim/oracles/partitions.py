@@ -82,17 +82,19 @@ class PartitionTruth:
 
     def _saw(self, name: str, mark: int, *, exists: bool) -> None:
         if self.spec.time_rule is not None:
-            self._saw_of_time(name, exists=exists)
+            self._saw_of_time(name, mark, exists=exists)
             return
         wrong = Presence.ABSENT if exists else Presence.PRESENT
         if self.of(name) is wrong and self.changed.get(name, 0) <= mark:
             told = "exists" if exists else "does not"
             self._broken(f"partition {name}: {wrong.value}, but the coordinator says that it {told}")
 
-    def _saw_of_time(self, name: str, *, exists: bool) -> None:
+    def _saw_of_time(self, name: str, mark: int, *, exists: bool) -> None:
         if exists:
-            self.presence[name] = Presence.PRESENT
-        elif self.of(name) is Presence.PRESENT:
+            if self.of(name) is not Presence.PRESENT:
+                self.set(name, Presence.PRESENT)
+        elif self.of(name) is Presence.PRESENT and self.changed[name] <= mark:
+            # A look that began before somebody saw it may be from before it was made (seed 4200).
             if not self._may_have_expired(name):
                 self._broken(f"partition {name} is not there, and it is kept")
             self.presence[name] = Presence.ABSENT

@@ -51,7 +51,9 @@ def test_partitions_of_time_go_when_they_have_expired():
     rule = TimeRule("HOUR", "UTC", 0, 2, 1)
     truth = PartitionTruth(TableSpec("t", 1, time_rule=rule), Clock(), {})
     truth.clock.seen(EPOCH_MS)
+    before = truth.mark()
     truth.listed([(1, "2025061514"), (2, "2025061515")], truth.mark())
+    truth.listed([], before)  # a look that was held up on its way
     truth.clock.seen(EPOCH_MS + HOUR_MS)
 
     with pytest.raises(Violation, match="and it is kept"):
