@@ -79,3 +79,6 @@ changes have old and new ones. A few bytes may claim to become gigabytes, or upd
 ARROW_VALUES_MAX: Final = 32 * 1024 * 1024
 """Values of such a batch, nested ones and nulls included: each takes eight bytes and more once it is read,
 also where a batch has not a bit for it. 32,768 rows of 1,000 columns."""
+
+KV_BLOCK_KEYS: Final = 512
+"""Keys of a block of sorted rows: a block is copied for each key that comes, 1 us for so many."""

@@ -1,0 +1,1 @@
+"""Primary-key buckets: the rows folded from a changelog, and the batches of changes to it."""

@@ -1,0 +1,107 @@
+"""Changelogs of primary-key tables: what a put did as one log batch, and log batches back into rows.
+
+Rows in a changelog have all columns of the latest schema, whatever schema they are stored with. What does
+not fit into the log format is BadRow or BadValue, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from flussd.core.kv.merge import Changes
+from flussd.core.kv.rules import LogFormat, SchemaRules, TableRules
+from flussd.core.records.batch import BatchHead
+from flussd.core.records.kv_batch import KvHead
+from flussd.core.records.row_batch import ChangeType, build_row_batch, row_records
+from flussd.core.records.rows.atoms import BadRow, BadValue
+from flussd.core.records.rows.codec import RowFormat, row_codec
+from flussd.core.records.values import SCHEMA_ID_BYTES, stored_value
+
+Record = tuple[ChangeType, tuple[Any, ...]]
+
+
+def log_batch(rules: TableRules, made: Changes, head: KvHead) -> bytes:
+    """Return the one batch that tells of a put, with the writer and the sequence of its *head*.
+
+    Every new row is decoded on the way, so that nothing is stored that nobody can read.
+    """
+    if rules.log_format is LogFormat.ARROW:
+        return _arrow_batch(rules, made, head)
+    return build_row_batch(
+        zip(map(ChangeType, made.changes), _logged_rows(rules, made), strict=True),
+        schema_id=rules.latest_id,
+        writer_id=head.writer_id,
+        batch_sequence=head.batch_sequence,
+    )
+
+
+def _logged_rows(rules: TableRules, made: Changes) -> Iterator[bytes]:
+    """Yield the rows of a row-wise changelog."""
+    assert rules.log_codec is not None
+    encode, as_stored = rules.log_codec.encode, stored_value(rules.latest_id, b"")
+    for change, stored in zip(made.changes, made.rows, strict=True):
+        if rules.logs_stored_rows and stored.startswith(as_stored):
+            if change in (ChangeType.INSERT, ChangeType.UPDATE_AFTER) and stored not in made.values:
+                rules.values_of(stored)  # raises if it is no row
+            yield stored[SCHEMA_ID_BYTES:]
+        else:
+            yield encode(_values(rules, made, stored))
+
+
+def _values(rules: TableRules, made: Changes, stored: bytes) -> tuple[Any, ...]:
+    values = made.values.get(stored)
+    return rules.values_of(stored) if values is None else values
+
+
+def replayed(rules: TableRules, view: memoryview, head: BatchHead) -> Iterator[tuple[bytes, bytes | None]]:
+    """Yield the keys that a whole batch of a changelog changes, and what is stored under each after it.
+
+    Rows are stored with the latest schema, as in upstream's recovery. Raises BadRow, and BadValue for rows
+    that have no key.
+    """
+    schema = rules.schemas.get(head.schema_id)
+    if schema is None:
+        known = f"1 to {rules.latest_id}"
+        raise BadRow(f"batch at offset {head.base_offset}: expected schema {known}, got {head.schema_id}")
+    is_latest = head.schema_id == rules.latest_id
+    if rules.logs_stored_rows and is_latest:
+        yield from _replayed_as_they_are(rules, view, head)
+        return
+    for change, logged in _records(rules, schema, view, head):
+        if change is ChangeType.UPDATE_BEFORE:
+            continue
+        values = logged + schema.missing
+        gone = change is ChangeType.DELETE
+        yield rules.key_of(values), None if gone else rules.stored_of(values)
+
+
+def _replayed_as_they_are(
+    rules: TableRules, view: memoryview, head: BatchHead
+) -> Iterator[tuple[bytes, bytes | None]]:
+    types = rules.latest.codec.types
+    keys = row_codec(rules.kv_format, types, rules.stored_key).decode
+    encode, prefix = rules.key_encoder.encode, stored_value(rules.latest_id, b"")
+    for change, row in row_records(view, head):
+        if change is not ChangeType.UPDATE_BEFORE:
+            yield encode(keys(row)), None if change is ChangeType.DELETE else prefix + row
+
+
+def _records(rules: TableRules, schema: SchemaRules, view: memoryview, head: BatchHead) -> Iterator[Record]:
+    if rules.log_format is LogFormat.ARROW:
+        yield from _arrow_records(schema, view, head)
+        return
+    decode = row_codec(RowFormat(rules.log_format.value), schema.codec.types).decode
+    for change, row in row_records(view, head):
+        yield change, decode(row)
+
+
+# ---- ARROW ---------------------------------------------------------------------------------------
+
+
+def _arrow_batch(rules: TableRules, made: Changes, head: KvHead) -> bytes:
+    raise BadValue("changelogs of format ARROW are not written yet")
+
+
+def _arrow_records(schema: SchemaRules, view: memoryview, head: BatchHead) -> list[Record]:
+    raise BadRow("changelogs of format ARROW are not read yet")
