@@ -11,10 +11,11 @@ from typing import Any
 
 from flussd.core.kv.merge import Changes
 from flussd.core.kv.rules import LogFormat, SchemaRules, TableRules
+from flussd.core.records.arrow.batches import build_arrow_batch, read_arrow_rows
 from flussd.core.records.batch import BatchHead
 from flussd.core.records.kv_batch import KvHead
 from flussd.core.records.row_batch import ChangeType, build_row_batch, row_records
-from flussd.core.records.rows.atoms import BadRow, BadValue
+from flussd.core.records.rows.atoms import BadRow
 from flussd.core.records.rows.codec import RowFormat, row_codec
 from flussd.core.records.values import SCHEMA_ID_BYTES, stored_value
 
@@ -33,6 +34,19 @@ def log_batch(rules: TableRules, made: Changes, head: KvHead) -> bytes:
         schema_id=rules.latest_id,
         writer_id=head.writer_id,
         batch_sequence=head.batch_sequence,
+    )
+
+
+def _arrow_batch(rules: TableRules, made: Changes, head: KvHead) -> bytes:
+    return build_arrow_batch(
+        rules.latest.codec.types,
+        [_values(rules, made, stored) for stored in made.rows],
+        [ChangeType(change) for change in made.changes],
+        schema_id=rules.latest_id,
+        writer_id=head.writer_id,
+        batch_sequence=head.batch_sequence,
+        compression=rules.compression,
+        zstd_level=rules.compression_level,
     )
 
 
@@ -89,19 +103,8 @@ def _replayed_as_they_are(
 
 def _records(rules: TableRules, schema: SchemaRules, view: memoryview, head: BatchHead) -> Iterator[Record]:
     if rules.log_format is LogFormat.ARROW:
-        yield from _arrow_records(schema, view, head)
+        yield from read_arrow_rows(schema.codec.types, view, head)
         return
     decode = row_codec(RowFormat(rules.log_format.value), schema.codec.types).decode
     for change, row in row_records(view, head):
         yield change, decode(row)
-
-
-# ---- ARROW ---------------------------------------------------------------------------------------
-
-
-def _arrow_batch(rules: TableRules, made: Changes, head: KvHead) -> bytes:
-    raise BadValue("changelogs of format ARROW are not written yet")
-
-
-def _arrow_records(schema: SchemaRules, view: memoryview, head: BatchHead) -> list[Record]:
-    raise BadRow("changelogs of format ARROW are not read yet")

@@ -47,9 +47,12 @@ class Ids:
         return first
 
     def mark(self) -> tuple[tuple[int, int], ...]:
-        """Return what `reset` goes back to."""
+        """Return what `check` goes back to."""
         return tuple(self._blocks)
 
-    def reset(self, mark: tuple[tuple[int, int], ...]) -> None:
-        """Go back to a mark."""
-        self._blocks = deque(mark)
+    def check(self, mark: tuple[tuple[int, int], ...]) -> None:
+        """Go back to a mark if ids were drawn that are not there. Raises IdsWanted."""
+        if self.short_count:
+            self._blocks = deque(mark)
+            count, self.short_count = self.short_count, 0
+            raise IdsWanted(count)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import attrs
 
+from flussd.core.records.arrow.compression import Compression
 from flussd.core.records.keys import KeyEncoder, lake_format_of, primary_key_encoder
 from flussd.core.records.options import parse_option
 from flussd.core.records.rows.codec import RowCodec, RowFormat, row_codec
@@ -85,7 +86,7 @@ class TableRules:
     version_column: int | None
     id_column: int | None  # auto-increment
     id_cache_size: int
-    compression: str  # of ARROW changelogs: NONE, LZ4_FRAME or ZSTD
+    compression: Compression  # of ARROW changelogs
     compression_level: int
     log_codec: RowCodec | None  # of row-wise changelogs
     plans: dict[Any, Any] = attrs.field(factory=dict, repr=False)
@@ -124,7 +125,7 @@ class TableRules:
             places[version_name] if engine is Engine.VERSIONED else None,
             places[latest.auto_increment[0]] if latest.auto_increment else None,
             size,
-            str(options.get("table.log.arrow.compression.type", "ZSTD")),
+            Compression[str(options.get("table.log.arrow.compression.type", "ZSTD"))],
             level,
             None if log_format is LogFormat.ARROW else row_codec(RowFormat(log_format.value), types),
         )

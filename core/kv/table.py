@@ -17,7 +17,7 @@ import attrs
 
 from flussd.core.kv import changelog
 from flussd.core.kv.buffer import Buffer, Buffered, Writes
-from flussd.core.kv.ids import Ids, IdsWanted
+from flussd.core.kv.ids import Ids
 from flussd.core.kv.merge import Changes, walk
 from flussd.core.kv.mergers import merger_of
 from flussd.core.kv.rows import Rows, Snapshot
@@ -88,24 +88,23 @@ class KvTable:
         """
         head = _head(batch)
         schema = _schema(rules, head)
-        made = Changes()
-        drawn = Ids() if ids is None else ids
+        made, drawn = Changes(), Ids() if ids is None else ids
         merger = merger_of(rules, targets, made, drawn, overwrite=overwrite)
         records = _records(batch, head)
         mark = drawn.mark()
         try:
             _check_nulls(schema, records)
             walk(rules, merger, head.schema_id, records, self.newest, made)
-            if drawn.short_count:
-                count = drawn.short_count
-                drawn.reset(mark)
-                raise IdsWanted(count)
-            log_batch = changelog.log_batch(rules, made, head)
+            log_batch = b"" if drawn.short_count else changelog.log_batch(rules, made, head)
         except (BadRow, BadValue) as bad:
+            drawn.check(mark)
             # Not CORRUPT_RECORD: clients send that again for ever, and nothing would become of it.
             raise Refused(ErrorCode.UNKNOWN_SERVER_ERROR, f"a batch of PUT_KV: {bad}") from None
-        finally:
-            drawn.short_count = 0
+        except Refused:
+            # As upstream, whose ids are drawn on the way, and lost.
+            drawn.check(mark)
+            raise
+        drawn.check(mark)
         return Merged(log_batch, len(made.changes), made.writes)
 
     def accept(self, merged: Merged, base_offset: int) -> None:

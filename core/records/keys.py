@@ -71,7 +71,7 @@ def key_encoder(lake: LakeFormat | None, types: Sequence[DataType]) -> KeyEncode
         case LakeFormat.PAIMON:
             return _paimon(kinds)
         case LakeFormat.ICEBERG:
-            return KeyEncoder(kinds, _checked(kinds, _iceberg(kinds)), None)
+            return KeyEncoder(kinds, _checked(kinds, _iceberg(kinds)), _iceberg_reader(kinds[0]))
         case LakeFormat.HUDI:
             return KeyEncoder(kinds, _checked(kinds, _hudi(kinds), nulls=True), None)
         case _:
@@ -173,6 +173,28 @@ def _iceberg_writer(data_type: DataType) -> Callable[[Any], bytes]:
     if name in atoms.OCTETS:
         return atoms.octets
     raise BadValue(f"keys of Iceberg: expected a type that it hashes, got {name}")
+
+
+def _iceberg_reader(data_type: DataType) -> Callable[[bytes], tuple[Any, ...]]:
+    """Return what reads keys of Iceberg; timestamps come back without what the key did not hold."""
+    name = data_type.name
+    if name in atoms.TEXTS:
+        return lambda data: (atoms.read_text(data),)
+    if name in atoms.OCTETS:
+        return lambda data: (data,)
+    if name == "DECIMAL":
+        return lambda data: (atoms.read_decimal(data),)
+    fixed = STRUCTS[name] if name in ("FLOAT", "DOUBLE") else LONG
+
+    def decode(data: bytes) -> tuple[Any, ...]:
+        if len(data) != fixed.size:
+            raise BadRow(f"a key of {name}: expected {fixed.size} bytes, got {len(data)}")
+        (value,) = fixed.unpack(data)
+        if name == "TIME_WITHOUT_TIME_ZONE":
+            return (value // 1000,)
+        return (value * 1000,) if name == TIMESTAMPS[0] else (value,)
+
+    return decode
 
 
 # ---- Hudi ----------------------------------------------------------------------------------------
