@@ -7,7 +7,7 @@ not fit into the log format is BadRow or BadValue, and nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from flussd.core.kv.merge import Changes
 from flussd.core.kv.rules import LogFormat, SchemaRules, TableRules
@@ -19,6 +19,8 @@ from flussd.core.records.rows.atoms import BadRow
 from flussd.core.records.rows.codec import RowFormat, row_codec
 from flussd.core.records.values import SCHEMA_ID_BYTES, stored_value
 
+_CHANGES: Final = tuple(ChangeType)
+_CAME: Final = (ChangeType.INSERT, ChangeType.UPDATE_AFTER)
 Record = tuple[ChangeType, tuple[Any, ...]]
 
 
@@ -29,19 +31,14 @@ def log_batch(rules: TableRules, made: Changes, head: KvHead) -> bytes:
     """
     if rules.log_format is LogFormat.ARROW:
         return _arrow_batch(rules, made, head)
-    return build_row_batch(
-        zip(map(ChangeType, made.changes), _logged_rows(rules, made), strict=True),
-        schema_id=rules.latest_id,
-        writer_id=head.writer_id,
-        batch_sequence=head.batch_sequence,
-    )
+    return _row_batch(rules, made, head)
 
 
 def _arrow_batch(rules: TableRules, made: Changes, head: KvHead) -> bytes:
     return build_arrow_batch(
         rules.latest.codec.types,
-        [_values(rules, made, stored) for stored in made.rows],
-        [ChangeType(change) for change in made.changes],
+        _values(rules, made),
+        [_CHANGES[change] for change in made.changes],
         schema_id=rules.latest_id,
         writer_id=head.writer_id,
         batch_sequence=head.batch_sequence,
@@ -50,22 +47,31 @@ def _arrow_batch(rules: TableRules, made: Changes, head: KvHead) -> bytes:
     )
 
 
-def _logged_rows(rules: TableRules, made: Changes) -> Iterator[bytes]:
-    """Yield the rows of a row-wise changelog."""
-    assert rules.log_codec is not None
-    encode, as_stored = rules.log_codec.encode, stored_value(rules.latest_id, b"")
-    for change, stored in zip(made.changes, made.rows, strict=True):
-        if rules.logs_stored_rows and stored.startswith(as_stored):
-            if change in (ChangeType.INSERT, ChangeType.UPDATE_AFTER) and stored not in made.values:
-                rules.values_of(stored)  # raises if it is no row
-            yield stored[SCHEMA_ID_BYTES:]
-        else:
-            yield encode(_values(rules, made, stored))
+def _row_batch(rules: TableRules, made: Changes, head: KvHead) -> bytes:
+    as_stored = stored_value(rules.latest_id, b"")
+    if rules.logs_stored_rows and all(map(as_stored.__eq__, [row[:SCHEMA_ID_BYTES] for row in made.rows])):
+        # Nothing is made of the values; this raises if a row that came has none.
+        came = zip(made.changes, made.rows, strict=True)
+        rules.all_values_of([row for change, row in came if change in _CAME and row not in made.values])
+        rows = [stored[SCHEMA_ID_BYTES:] for stored in made.rows]
+    else:
+        assert rules.log_codec is not None
+        rows = [rules.log_codec.encode(values) for values in _values(rules, made)]
+    return build_row_batch(
+        zip([_CHANGES[change] for change in made.changes], rows, strict=True),
+        schema_id=rules.latest_id,
+        writer_id=head.writer_id,
+        batch_sequence=head.batch_sequence,
+    )
 
 
-def _values(rules: TableRules, made: Changes, stored: bytes) -> tuple[Any, ...]:
-    values = made.values.get(stored)
-    return rules.values_of(stored) if values is None else values
+def _values(rules: TableRules, made: Changes) -> list[tuple[Any, ...]]:
+    """Return the values of the logged rows, out of what merging knows already if it does."""
+    if not made.values:
+        return rules.all_values_of(made.rows)
+    known = made.values
+    rest = iter(rules.all_values_of([row for row in made.rows if row not in known]))
+    return [known[row] if row in known else next(rest) for row in made.rows]
 
 
 def replayed(rules: TableRules, view: memoryview, head: BatchHead) -> Iterator[tuple[bytes, bytes | None]]:

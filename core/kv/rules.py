@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -18,8 +18,9 @@ from flussd.core.records.arrow.compression import Compression
 from flussd.core.records.keys import KeyEncoder, lake_format_of, primary_key_encoder
 from flussd.core.records.options import parse_option
 from flussd.core.records.rows.codec import RowCodec, RowFormat, row_codec
+from flussd.core.records.rows.many import ManyRows, many_rows
 from flussd.core.records.schema import Schema, parse_schema
-from flussd.core.records.values import split_value, stored_value
+from flussd.core.records.values import SCHEMA_ID_BYTES, split_value, stored_value
 
 
 class Engine(enum.Enum):
@@ -64,6 +65,7 @@ class SchemaRules:
 
     schema: Schema
     codec: RowCodec
+    many: ManyRows  # of stored rows, without looking at their schema ids
     missing: tuple[None, ...]  # of columns that later versions added
     null_bytes: int
     required_bits: int
@@ -156,6 +158,19 @@ class TableRules:
         rules = self.schemas[schema_id]
         return rules.codec.decode(row) + rules.missing
 
+    def all_values_of(self, rows: Sequence[bytes]) -> list[tuple[Any, ...]]:
+        """Return the values of many stored rows, as `values_of` does. Raises BadRow."""
+        latest = stored_value(self.latest_id, b"")
+        if all(map(latest.__eq__, [row[:SCHEMA_ID_BYTES] for row in rows])):
+            return self.latest.many(rows)
+        found: dict[int, Iterator[tuple[Any, ...]]] = {}
+        ids = [split_value(row)[0] for row in rows]
+        for schema_id in dict.fromkeys(ids):
+            rules = self.schemas[schema_id]
+            mine = rules.many([row for row, one in zip(rows, ids, strict=True) if one == schema_id])
+            found[schema_id] = iter([values + rules.missing for values in mine])
+        return [next(found[schema_id]) for schema_id in ids]
+
     def stored_of(self, values: tuple[Any, ...]) -> bytes:
         """Return what is stored for the values of a row, with the latest schema. Raises BadValue."""
         return stored_value(self.latest_id, self.latest.codec.encode(values))
@@ -169,8 +184,9 @@ def _schema_rules(schema: Schema, kv_format: RowFormat, arity: int) -> SchemaRul
     columns = schema.columns
     required_bits = sum(1 << n for n, column in enumerate(columns) if not column.data_type.nullable)
     codec = row_codec(kv_format, tuple(column.data_type for column in columns))
+    many = many_rows(codec, skip_bytes=SCHEMA_ID_BYTES)
     return SchemaRules(
-        schema, codec, (None,) * (arity - len(columns)), (len(columns) + 7) // 8, required_bits
+        schema, codec, many, (None,) * (arity - len(columns)), (len(columns) + 7) // 8, required_bits
     )
 
 

@@ -23,9 +23,13 @@ _START: Final = struct.Struct("<ibI")
 _COVERED: Final = struct.Struct("<hbqii")
 _INT: Final = struct.Struct("<i")
 
+_INT_BYTES: Final = _INT.size
 HEAD_BYTES: Final = _HEAD.size
 COVERED_FROM: Final = _START.size
 MAGIC: Final = 0
+ONE_BYTE_END: Final = 0x80
+"""Sizes of keys below it take one byte."""
+
 RECORD_BYTES_MIN: Final = 5
 """A length, and the size of an empty key."""
 
@@ -80,14 +84,20 @@ def kv_records(batch: memoryview, head: KvHead) -> list[KvRecord]:
     """Return all records of the batch with this *head*. Raises BadKvBatch."""
     data = bytes(batch)
     at, records = HEAD_BYTES, list[KvRecord]()
+    unpack_from, whole_bytes = _INT.unpack_from, len(data)
     for record in range(head.record_count):
-        if len(data) - at < RECORD_BYTES_MIN:
-            raise BadKvBatch(f"record {record} of {head.record_count}: {len(data) - at} bytes are left")
-        (length,) = _INT.unpack_from(data, at)
-        start, end = at + _INT.size, at + _INT.size + length
-        if length < 1 or end > len(data):
-            raise BadKvBatch(f"record {record}: expected 1 to {len(data) - start} bytes, got {length}")
-        key_from, key_to = _key_within(data, start, record)
+        if whole_bytes - at < RECORD_BYTES_MIN:
+            raise BadKvBatch(f"record {record} of {head.record_count}: {whole_bytes - at} bytes are left")
+        (length,) = unpack_from(data, at)
+        start = at + _INT_BYTES
+        end = start + length
+        if length < 1 or end > whole_bytes:
+            raise BadKvBatch(f"record {record}: expected 1 to {whole_bytes - start} bytes, got {length}")
+        size_bytes = data[start]
+        if size_bytes < ONE_BYTE_END:
+            key_from, key_to = start + 1, start + 1 + size_bytes
+        else:
+            key_from, key_to = _key_within(data, start, record)
         if key_to > end:
             raise BadKvBatch(f"record {record}: a key of {key_to - key_from} bytes in {length}")
         records.append((data[key_from:key_to], data[key_to:end] if key_to < end else None))
