@@ -102,7 +102,10 @@ def measure(name: str, properties: dict[str, str]) -> tuple[float, float, float]
         fresh = KvTable()
         begun = time.process_time_ns()
         fresh.replay(rules, log, read_head(log, 0))
-        best = [min(*pair) for pair in zip(best, (merging_ns, commit_ns, time.process_time_ns() - begun), strict=True)]
+        best = [
+            min(*pair)
+            for pair in zip(best, (merging_ns, commit_ns, time.process_time_ns() - begun), strict=True)
+        ]
     return tuple(one / BATCH_ROWS / 1000 for one in best)
 
 

@@ -8,7 +8,7 @@ grow, are copied and are cut by whole batches.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import attrs
 
@@ -27,38 +27,39 @@ class Buffered:
 
 @attrs.define(eq=False)
 class Buffer:
-    """Batches in the order of their offsets; *newest* has the last change of each key in them."""
+    """Batches in the order of their offsets, and the last one of them that changed each key."""
 
-    newest: Writes = attrs.Factory(dict)
     _batches: deque[Buffered] = attrs.Factory(deque)
+    _last: dict[bytes, Buffered] = attrs.Factory(dict)
 
     @property
     def end_offset(self) -> int | None:
         """Where the last batch ends; None when there is none."""
         return self._batches[-1].end_offset if self._batches else None
 
+    def newest(self, key: bytes, committed: Mapping[bytes, bytes]) -> bytes | None:
+        """Return the last value of a key: of a batch here, or the *committed* one."""
+        batch = self._last.get(key)
+        return committed.get(key) if batch is None else batch.writes[key]
+
     def add(self, batch: Buffered) -> None:
         """Take a batch that the log took behind all others."""
         end_offset = self.end_offset
         assert end_offset is None or batch.base_offset >= end_offset, (batch.base_offset, end_offset)
         self._batches.append(batch)
-        self.newest.update(batch.writes)
+        self._last.update(dict.fromkeys(batch.writes, batch))
 
     def commit(self, high_watermark: int) -> Iterator[Writes]:
         """Yield the changes that are committed now, oldest first; they are not here any more."""
         while self._batches and self._batches[0].end_offset <= high_watermark:
-            writes = self._batches.popleft().writes
-            self._forget(writes)
-            yield writes
-
-    def _forget(self, writes: Writes) -> None:
-        if not self._batches:
-            self.newest.clear()
-            return
-        for key, value in writes.items():
-            # A later batch may have changed the key: then its value is another object, or nothing again.
-            if key in self.newest and self.newest[key] is value:
-                del self.newest[key]
+            batch = self._batches.popleft()
+            if self._batches:
+                for key in batch.writes:
+                    if self._last[key] is batch:
+                        del self._last[key]
+            else:
+                self._last.clear()
+            yield batch.writes
 
     def cut(self, end_offset: int) -> None:
         """Forget the batches that reach beyond *end_offset*; rare, so what is left is gone through."""
@@ -66,6 +67,6 @@ class Buffer:
             return
         while self._batches and self._batches[-1].end_offset > end_offset:
             self._batches.pop()
-        self.newest.clear()
+        self._last.clear()
         for batch in self._batches:
-            self.newest.update(batch.writes)
+            self._last.update(dict.fromkeys(batch.writes, batch))

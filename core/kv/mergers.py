@@ -5,12 +5,12 @@ What is asked wrongly is Refused before any record is looked at, so for a batch 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from flussd.core.kv.aggregate import DEFAULT, Function, function_of
 from flussd.core.kv.ids import Ids
-from flussd.core.kv.merge import Changes, FirstRow, LastRow, Merger, NewestVersion
+from flussd.core.kv.merge import Changes, FirstRow, LastRow, Merger, Newest, NewestVersion
 from flussd.core.kv.partial import (
     Aggregate,
     Numbered,
@@ -23,9 +23,10 @@ from flussd.core.kv.partial import (
 )
 from flussd.core.kv.rules import Deletes, Engine, LogFormat, TableRules
 from flussd.core.records.aggregation import AggFunction
+from flussd.core.records.kv_batch import KvRecord
 from flussd.core.records.refusal import Refused
 from flussd.core.records.rows.codec import row_codec
-from flussd.core.records.values import split_value
+from flussd.core.records.values import split_value, stored_value
 from flussd.core.wire.errors import ErrorCode
 
 _KEY: Final = AggFunction("last_value")
@@ -34,6 +35,15 @@ _VERSION_BITS: Final = {"INTEGER": 31, "BIGINT": 63}
 
 PLANS_MAX: Final = 64
 """Target columns whose meaning a table keeps: writers have a few lists of them, and hostile ones many."""
+
+
+def load(merger: Merger, schema_id: int, records: Sequence[KvRecord], newest: Newest) -> None:
+    """Decode what the merger will ask for, if it is one that looks at values. Raises BadRow."""
+    if isinstance(merger, PartialUpdate | Aggregate | Numbered):
+        prefix = stored_value(schema_id, b"")
+        rows = [prefix + row for _, row in records if row is not None]
+        olds = [newest(key) for key, _ in records]
+        merger.rows.load(rows + [old for old in olds if old is not None])
 
 
 def merger_of(

@@ -11,7 +11,6 @@ Keys and rows come from clients: what is wrong with them is Refused, and then no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import attrs
 
@@ -19,7 +18,7 @@ from flussd.core.kv import changelog
 from flussd.core.kv.buffer import Buffer, Buffered, Writes
 from flussd.core.kv.ids import Ids
 from flussd.core.kv.merge import Changes, walk
-from flussd.core.kv.mergers import merger_of
+from flussd.core.kv.mergers import load, merger_of
 from flussd.core.kv.rows import Rows, Snapshot
 from flussd.core.kv.rules import SchemaRules, TableRules
 from flussd.core.records.batch import BatchHead
@@ -35,8 +34,6 @@ from flussd.core.records.kv_batch import (
 from flussd.core.records.refusal import Refused
 from flussd.core.records.rows.atoms import BadRow, BadValue
 from flussd.core.wire.errors import ErrorCode
-
-_ABSENT: Final = object()
 
 
 @attrs.frozen(eq=False)
@@ -94,6 +91,7 @@ class KvTable:
         mark = drawn.mark()
         try:
             _check_nulls(schema, records)
+            load(merger, head.schema_id, records, self.newest)
             walk(rules, merger, head.schema_id, records, self.newest, made)
             log_batch = b"" if drawn.short_count else changelog.log_batch(rules, made, head)
         except (BadRow, BadValue) as bad:
@@ -122,8 +120,7 @@ class KvTable:
 
     def newest(self, key: bytes) -> bytes | None:
         """Return what is stored under a key, committed or not."""
-        value = self._buffer.newest.get(key, _ABSENT)
-        return self._rows.values.get(key) if value is _ABSENT else value  # type: ignore[return-value]
+        return self._buffer.newest(key, self._rows.values)
 
     def missing_rows(self, rules: TableRules, keys: Sequence[bytes]) -> MissingRows | None:
         """Return the put that inserts those of *keys* that are not there, each once; None: all are.
