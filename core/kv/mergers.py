@@ -79,7 +79,7 @@ def _last_row(rules: TableRules, deletes: Deletes, targets: tuple[int, ...], row
     )
     if plan.covers_all:
         return LastRow(deletes)
-    check_nullable(rules)
+    _planned(rules, "nullable", lambda: check_nullable(rules))
     return PartialUpdate(deletes, plan, rows)
 
 
@@ -87,7 +87,7 @@ def _aggregate(rules: TableRules, targets: tuple[int, ...], rows: Rebuilt) -> Me
     plan: Targets | None = None
     if targets:
         plan = _planned(rules, ("aggregate", targets), lambda: read_targets(rules, targets, bounded=True))
-        check_nullable(rules)
+        _planned(rules, "nullable", lambda: check_nullable(rules))
     functions = _planned(rules, ("functions", targets), lambda: _functions(rules, plan))
     return Aggregate(rules.deletes, functions, plan, rows)
 

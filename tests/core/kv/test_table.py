@@ -111,7 +111,7 @@ def test_a_row_that_is_too_long_is_refused(rules):
     """Whatever the changelog is made of: the next leader could not read it."""
     row = rules.latest.codec.encode(("k", 1, "x", 3))
     batch = build_kv_batch([(b"\1k", row + b"\0")], schema_id=1)
-    with pytest.raises(Refused, match="expected .* bytes, got") as refused:
+    with pytest.raises(Refused, match=r"expected .* bytes, got") as refused:
         KvTable().merge(rules, memoryview(batch))
 
     assert ErrorCode.UNKNOWN_SERVER_ERROR == refused.value.code
