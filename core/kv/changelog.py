@@ -99,12 +99,15 @@ def replayed(rules: TableRules, view: memoryview, head: BatchHead) -> Iterator[t
 def _replayed_as_they_are(
     rules: TableRules, view: memoryview, head: BatchHead
 ) -> Iterator[tuple[bytes, bytes | None]]:
-    types = rules.latest.codec.types
-    keys = row_codec(rules.kv_format, types, rules.stored_key).decode
-    encode, prefix = rules.key_encoder.encode, stored_value(rules.latest_id, b"")
-    for change, row in row_records(view, head):
-        if change is not ChangeType.UPDATE_BEFORE:
-            yield encode(keys(row)), None if change is ChangeType.DELETE else prefix + row
+    prefix = stored_value(rules.latest_id, b"")
+    kept = [
+        (change, prefix + row)
+        for change, row in row_records(view, head)
+        if change is not ChangeType.UPDATE_BEFORE
+    ]
+    # Whole rows are decoded, although the key would do: what cannot be read must not be stored.
+    for (change, stored), values in zip(kept, rules.latest.many([row for _, row in kept]), strict=True):
+        yield rules.key_of(values), None if change is ChangeType.DELETE else stored
 
 
 def _records(rules: TableRules, schema: SchemaRules, view: memoryview, head: BatchHead) -> Iterator[Record]:

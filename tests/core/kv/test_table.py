@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from flussd.core.kv.ids import Ids, IdsWanted
 from flussd.core.kv.table import KvTable
+from flussd.core.records.batch import HEAD_BYTES as LOG_HEAD_BYTES
 from flussd.core.records.batch import read_head
 from flussd.core.records.kv_batch import COVERED_FROM, HEAD_BYTES, build_kv_batch
 from flussd.core.records.refusal import Refused
+from flussd.core.records.rows.atoms import BadRow, BadValue
 from flussd.core.wire.errors import ErrorCode
 
 TIMESTAMP = {"type": "TIMESTAMP_WITH_LOCAL_TIME_ZONE", "precision": 6}
@@ -75,6 +77,23 @@ def test_damaged_batches_are_refused_and_change_nothing(rules_of, put_of, data):
         view = memoryview(merged.log_batch)
         KvTable().replay(rules, view, read_head(view, 0))
         assert all(len(rules.values_of(value)) == len(COLUMNS) for value in table.first(9))
+
+
+@settings(max_examples=200)
+@given(data=st.data())
+def test_a_damaged_changelog_is_told_and_changes_nothing(rules_of, put_of, data):
+    """A leader that folds its log learns that a batch is none of this table; it never falls over it."""
+    rules = rules_of(COLUMNS, **ENGINES[data.draw(st.sampled_from(["default", "rows", "indexed"]))])
+    table = KvTable()
+    log = bytearray(table.merge(rules, put_of(rules, ROWS)).log_batch)
+    for _ in range(data.draw(st.integers(1, 3))):
+        log[data.draw(st.integers(LOG_HEAD_BYTES[0], len(log) - 1))] = data.draw(st.integers(0, 255))
+    view = memoryview(bytes(log))
+    try:
+        table.replay(rules, view, read_head(view, 0))
+    except (BadRow, BadValue):
+        assert 0 == table.row_count
+    assert all(len(rules.values_of(value)) == len(COLUMNS) for value in table.first(9))
 
 
 def refusal(table, rules, batch, targets=(), **kwargs):
