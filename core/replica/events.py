@@ -48,6 +48,7 @@ class AppendAsked:
     heads: tuple[BatchHead, ...]
     wall_ms: int
     first_offset: int = -1  # of a batch before these that is in the log already; -1: there is none
+    wants_place: bool = False  # whether to tell Appended in the step that takes them into the log
 
 
 @attrs.frozen
@@ -63,6 +64,13 @@ class RetentionDue:
 
 
 @attrs.frozen
+class RowsUnreadable:
+    """What was folded from the log cannot be: a batch of it is damaged, or cannot be read (*text*)."""
+
+    text: str
+
+
+@attrs.frozen
 class CheckpointAsked:
     """Write a checkpoint of all there is: a round of them is due, or the server is about to stop."""
 
@@ -72,12 +80,35 @@ class CheckpointAsked:
 
 @hot_message
 class AppendAnswered:
-    """The part *ticket* of a produce request is done: at *base_offset*, or refused."""
+    """The part *ticket* of a produce request is done: in [*base_offset*, *end_offset*), or refused."""
 
     ticket: int
     base_offset: int
     code: ErrorCode = ErrorCode.NONE
     text: str = ""
+    end_offset: int = -1
+
+
+@attrs.frozen
+class Appended:
+    """The batches of *ticket* are in the log of *key*, in [*base_offset*, *end_offset*).
+
+    They are not written yet, and may be cut again. Told in the step of the AppendAsked that wants it,
+    unless that is refused, or holds only what is in the log already.
+    """
+
+    key: BucketKey
+    ticket: int
+    base_offset: int
+    end_offset: int
+
+
+@attrs.frozen
+class LogCut:
+    """The log of *key* ends at *end_offset* again: what was behind could not be written."""
+
+    key: BucketKey
+    end_offset: int
 
 
 @hot_message

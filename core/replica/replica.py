@@ -214,6 +214,8 @@ class Replica(StoredLog):
         counts.append_count += 1
         counts.record_count += offset - end_before[0]
         counts.in_bytes += size_bytes
+        if event.wants_place:
+            self._out.append(e.Appended(self.key, event.ticket, end_before[0], offset))
         file = self.log.file(active)
         self.durable.wrote(file)
         self._out.append(f.WriteFile(token, file, position, (event.records,), tuple(changes)))
@@ -257,8 +259,8 @@ class Replica(StoredLog):
         if moved:
             self.committed, high_watermark = committable, committable[0]
         while self.waiting and self.waiting[0][0] <= high_watermark:
-            _, _, ticket, base_offset = heapq.heappop(self.waiting)
-            self._answer(ticket, base_offset)
+            end_offset, _, ticket, base_offset = heapq.heappop(self.waiting)
+            self._out.append(e.AppendAnswered(ticket, base_offset, ErrorCode.NONE, "", end_offset))
         if moved:
             self._out.append(e.WatermarkMoved(self.key, high_watermark))
 
@@ -266,7 +268,7 @@ class Replica(StoredLog):
         """Answer once what the writer asked for holds for a batch that is in the log."""
         reached = self.high_watermark if acks == -1 else self.written[0]
         if end_offset <= reached:
-            self._answer(ticket, base_offset)
+            self._out.append(e.AppendAnswered(ticket, base_offset, ErrorCode.NONE, "", end_offset))
         else:
             self._order += 1
             heapq.heappush(self.waiting, (end_offset, self._order, ticket, base_offset))
@@ -277,6 +279,10 @@ class Replica(StoredLog):
         if code:
             self.counts.failed_append_count += 1
         self._out.append(e.AppendAnswered(ticket, base_offset, code, text))
+
+    def _fall_of_rows(self, event: e.RowsUnreadable) -> None:
+        """Serve nothing rather than a part of the rows; the files may be readable the next time."""
+        self._fall(event.text)
 
     def _ignore(self, _: Any) -> None:
         """Of a role given up since, or no news: nobody waits for it."""
@@ -324,6 +330,7 @@ Replica.TABLE = {
     e.LeadershipTaken: (_R._drop_grant,     _R._drop_grant,     _R._step_down,      _R._step_down,      _R._drop_grant),
     e.AppendAsked:     (_R._refuse,         _R._refuse,         _R._refuse,         _R._append,         _R._refuse_troubled),
     e.RetryDue:        (_R._ignore,         _R._ignore,         _R._ignore,         _R._ignore,         _R._begin_again),
+    e.RowsUnreadable:  (_R._ignore,         _R._ignore,         _R._ignore,         _R._fall_of_rows,   _R._ignore),
     e.RetentionDue:    (_R._ignore,         _R._retain,         _R._ignore,         _R._retain,         _R._ignore),
     e.CheckpointAsked: (_R._no_checkpoint,  _R._ask_checkpoint, _R._no_checkpoint,  _R._ask_checkpoint, _R._no_checkpoint),
     f.FileWritten:     (_R._recovering,     _R._written,        _R._written,        _R._written,        _R._written_in_trouble),

@@ -198,6 +198,7 @@ class StoredLog:
         """Cut the files at *end*, and the log with them."""
         self.cut_to, self.cut_failed = end, False
         self.written = min(self.written, end)
+        self._out.append(e.LogCut(self.key, end[0]))
         for gone in self.log.truncate(end):
             self._ask(Asked.CUT, f.RemoveFile(self.next_token(), self.log.file(gone)))
         name = f"{self.folder}/{index_name(end[1])}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import attrs
 import pytest
 
 from flussd.core import files as f
@@ -57,12 +58,13 @@ class World:
         self.step(e.LeadershipGiven(self.epoch, 77))
         assert self.replica.role is Role.LEADER
 
-    def append(self, *batches, acks=-1, wall_ms=1000):
+    def append(self, *batches, acks=-1, wall_ms=1000, **more):
         """Append batches and return the answer, None while there is none."""
         data = bytearray(b"".join(batches))
         found = scan_produced(memoryview(data))
         ticket = next(self.tickets)
-        self.step(e.AppendAsked(ticket, acks, memoryview(data)[: found.kept_bytes], found.heads, wall_ms))
+        records = memoryview(data)[: found.kept_bytes]
+        self.step(e.AppendAsked(ticket, acks, records, found.heads, wall_ms, **more))
         return self.answer(ticket)
 
     def answer(self, ticket):
@@ -191,6 +193,54 @@ def test_a_failed_write_is_taken_back(world):
     assert (ErrorCode.NONE, 1) == (again.code, again.base_offset)
     assert [(0, 1, 9, 0), (1, 1, 9, 1)] == world.stored()
     assert world.replica.role is Role.LEADER
+
+
+def told(world, kind):
+    """The news of one kind."""
+    return [news for news in world.news if isinstance(news, kind)]
+
+
+def test_who_asks_is_told_where_a_batch_is(world):
+    """In the step that takes it into the log; duplicates and gaps are not, but the first one's end is."""
+    world.lead()
+    world.append(batch(0, count=3, writer_id=9))
+    answer = world.append(batch(1, count=2, writer_id=9), wants_place=True)
+    assert [((1, -1, 0), 2, 3, 5)] == [attrs.astuple(news) for news in told(world, e.Appended)]
+    assert (3, 5) == (answer.base_offset, answer.end_offset)
+    world.append(batch(2, writer_id=9))
+
+    again = world.append(batch(1, count=2, writer_id=9), wants_place=True)
+    assert (3, 5) == (again.base_offset, again.end_offset)
+    assert world.append(batch(9, writer_id=9), wants_place=True).code
+    assert 1 == len(told(world, e.Appended))
+
+
+def test_a_cut_is_told(world):
+    """With the end that the log has then, before anything is appended again."""
+    world.lead()
+    world.append(batch(count=3))
+    world.disk.failures.append(("write", DiskError.FULL))
+    world.append(batch(), wants_place=True)
+    world.append(batch(), wants_place=True)
+
+    kinds = [type(news) for news in world.news if isinstance(news, e.Appended | e.LogCut)]
+    assert [e.Appended, e.LogCut, e.Appended] == kinds
+    assert [e.LogCut((1, -1, 0), 3)] == told(world, e.LogCut)
+
+
+def test_rows_that_cannot_be_folded_end_the_term(world):
+    """1. Whoever folds the log says so; 2. nothing is led; 3. the replica begins again from its files."""
+    world.lead()
+    world.append(batch(count=3))
+    world.step(e.RowsUnreadable("a bad batch"))
+
+    assert [e.LeadershipLeft, e.Troubled] == [type(news) for news in world.news[-2:]]
+    assert "a bad batch" == told(world, e.Troubled)[0].text
+    assert world.append(batch()).code is ErrorCode.LOG_STORAGE_EXCEPTION
+    world.step(e.RetryDue())
+    world.list_files()
+    assert world.replica.role is Role.LEADER
+    assert 3 == world.append(batch()).base_offset
 
 
 def test_a_full_disk_has_one_code(world, monkeypatch):
