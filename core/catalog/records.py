@@ -92,6 +92,13 @@ class TableRecord:
         """Whether it is a primary-key table."""
         return bool(self.schemas[self.schema_id].get("primary_key"))
 
+    @property
+    def auto_increment_id(self) -> int | None:
+        """The id of its auto-increment column; None when it has none."""
+        schema = self.schemas[self.schema_id]
+        names = schema.get("auto_increment_column") or ()
+        return next((column["id"] for column in schema["columns"] if column["name"] in names), None)
+
     @classmethod
     def of(
         cls,

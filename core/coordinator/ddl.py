@@ -218,6 +218,10 @@ class Ddl:
             Create(layout.schemas_path(path)),
             Create(f"{layout.schemas_path(path)}/1", described.schema_json),
         ]
+        if record.auto_increment_id is not None:
+            writes.append(Create(layout.counters_path(path)))
+            counter = layout.counter_path(path, record.auto_increment_id)
+            writes.append(Create(counter, layout.encode_count(0)))
         changes: list[ch.Change] = [
             ch.TableIdsMoved(next_id, ids_version + 1),
             ch.TableMade(record, 0, self.change_id),
@@ -260,6 +264,9 @@ class Ddl:
         schemas = layout.schemas_path(table.path)
         writes.extend(Delete(f"{schemas}/{schema.schema_id}", 0) for schema in table.schema_records)
         writes.append(Delete(schemas))
+        if table.auto_increment_id is not None:  # its version is that of the last tablet server's write
+            writes.append(Delete(layout.counter_path(table.path, table.auto_increment_id)))
+            writes.append(Delete(layout.counters_path(table.path)))
         writes.append(Delete(layout.table_path(table.path), state.table_marks[table.table_id].version))
         data = layout.encode_tombstone(tombstone)
         writes.append(Create(layout.tombstone_path(tombstone.group), data))

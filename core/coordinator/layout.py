@@ -129,6 +129,16 @@ def partitions_path(path: TablePath) -> str:
     return f"{table_path(path)}/partitions"
 
 
+def counters_path(path: TablePath) -> str:
+    """Return the parent of the counter of a table with an auto-increment column."""
+    return f"{table_path(path)}/auto_inc"
+
+
+def counter_path(path: TablePath, column_id: int) -> str:
+    """Return where a tablet server takes ids of an auto-increment column."""
+    return f"{counters_path(path)}/col_{column_id}"
+
+
 def partition_path(path: TablePath, name: str) -> str:
     """Return where a partition is."""
     return f"{table_path(path)}/partitions/{name}"

@@ -124,6 +124,27 @@ def test_a_dropped_table_is_erased(world):
     world.settled()
 
 
+def test_the_counter_of_an_auto_increment_column(world):
+    """Made and dropped with its table, whatever its tablet servers wrote to it."""
+    columns = [
+        {"name": "a", "data_type": {"type": "INTEGER", "nullable": False}},
+        {"name": "n", "data_type": {"type": "BIGINT"}},
+    ]
+    schema = {"version": 1, "columns": columns, "primary_key": ["a"], "auto_increment_column": ["n"]}
+    table = {"version": 1, "schema": schema, "partition_key": [], "properties": {}, "custom_properties": {}}
+    message = messages.CreateTableRequest(table_json=json.dumps(table).encode(), ignore_if_exists=False)
+    message.table_path.database_name, message.table_path.table_name = "fluss", "t"
+    assert done(world.answer(world.send(ApiKey.CREATE_TABLE, message)))
+    path = layout.counter_path(("fluss", "t"), 1)
+    world.registry.tree.nodes[path].version = 7
+    assert bytes(8) == world.registry.tree.nodes[path].data
+
+    assert done(world.drop_table("t"))
+    assert [] == world.registry.children(layout.tables_path("fluss"))
+    world.run(200)
+    world.settled()
+
+
 def test_a_drop_waits_for_a_server_that_is_away(world):
     """1. The server is down when its table is dropped. 2. It returns, erases, and the tombstone goes."""
     world.create_table("t", buckets=2)
