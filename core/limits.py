@@ -82,3 +82,37 @@ also where a batch has not a bit for it. 32,768 rows of 1,000 columns."""
 
 KV_BLOCK_KEYS: Final = 512
 """Keys of a block of sorted rows: a block is copied for each key that comes, 1 us for so many."""
+
+PUT_REQUEST_BYTES_MAX: Final = 16 * 1024 * 1024
+"""One PUT_KV request; official clients' have 10 MiB at most."""
+
+PUT_SLICE_BYTES: Final = 8 * 1024
+"""Of batches that are put before others get their turn: some 300 small rows, about 3 ms.
+
+A larger one is merged in one piece."""
+
+LOOKUP_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Values of one lookup, prefix lookup or limit scan: a short request must not cost gigabytes."""
+
+RESTORE_SLICE_RECORDS: Final = 256
+"""Records that are folded back into rows before others get their turn: about 2 ms.
+
+A batch of more is folded in one piece."""
+
+RESTORES_AT_ONCE: Final = 4
+"""Buckets whose logs are folded at the same time: the work is the processor's, so more help nobody."""
+
+SCANNERS_PER_BUCKET: Final = 8
+"""Open scans of one primary-key bucket, as upstream."""
+
+SCANNERS_PER_SERVER: Final = 200
+"""Open scans of all buckets of a server, as upstream."""
+
+SCANNER_TTL_MS: Final = 10 * 60_000
+"""How long an open scan waits for its next call, as upstream."""
+
+SCAN_KV_BYTES_MAX: Final = 1024 * 1024
+"""Rows of one answer of a scan, whatever its call allows: 1 MiB is put together in some ms."""
+
+EXPIRED_SCANNERS: Final = 1024
+"""Ids of scans that ended by their time, so that a late call is told so: 16 KiB."""

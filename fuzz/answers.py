@@ -44,6 +44,16 @@ BUCKET: Final = frozenset(
         E.LEADER_NOT_AVAILABLE_EXCEPTION,
     }
 )
+ROWS: Final = BUCKET | {E.NON_PRIMARY_KEY_TABLE_EXCEPTION, E.RECORD_TOO_LARGE_EXCEPTION}
+PUT: Final = CHANGE | {
+    E.INVALID_REQUIRED_ACKS,
+    E.CORRUPT_RECORD_EXCEPTION,
+    E.OUT_OF_ORDER_SEQUENCE_EXCEPTION,
+    E.REQUEST_TIME_OUT,
+    E.SCHEMA_NOT_EXIST,
+    E.INVALID_TARGET_COLUMN,
+    E.DELETION_DISABLED_EXCEPTION,
+}
 PARTITION: Final = TABLE | {
     E.PARTITION_NOT_EXISTS,
     E.PARTITION_SPEC_INVALID_EXCEPTION,
@@ -99,6 +109,7 @@ ALLOWED: Final[dict[int, frozenset[E]]] = {
         E.OUT_OF_ORDER_SEQUENCE_EXCEPTION,
         E.REQUEST_TIME_OUT,
         E.NOT_ENOUGH_REPLICAS_EXCEPTION,
+        E.INVALID_TABLE_EXCEPTION,  # it has a primary key
     },
     ApiKey.FETCH_LOG: BUCKET
     | {
@@ -108,8 +119,7 @@ ALLOWED: Final[dict[int, frozenset[E]]] = {
         E.UNKNOWN_SERVER_ERROR,
     },
     ApiKey.LIST_OFFSETS: BUCKET | {E.INVALID_TIMESTAMP_EXCEPTION, E.UNKNOWN_SERVER_ERROR},
-    ApiKey.LIMIT_SCAN: BUCKET
-    | {E.LOG_OFFSET_OUT_OF_RANGE_EXCEPTION, E.RECORD_TOO_LARGE_EXCEPTION, E.UNSUPPORTED_VERSION},
+    ApiKey.LIMIT_SCAN: BUCKET | {E.LOG_OFFSET_OUT_OF_RANGE_EXCEPTION, E.RECORD_TOO_LARGE_EXCEPTION},
     ApiKey.REGISTER_PRODUCER_OFFSETS: CHANGE | {E.INVALID_PRODUCER_ID_EXCEPTION},
     ApiKey.GET_PRODUCER_OFFSETS: frozenset({E.INVALID_PRODUCER_ID_EXCEPTION}),
     ApiKey.DELETE_PRODUCER_OFFSETS: frozenset({E.INVALID_PRODUCER_ID_EXCEPTION}),
@@ -129,7 +139,17 @@ ALLOWED: Final[dict[int, frozenset[E]]] = {
     ApiKey.ACQUIRE_KV_SNAPSHOT_LEASE: LEASE,
     ApiKey.RELEASE_KV_SNAPSHOT_LEASE: LEASE,
     ApiKey.DROP_KV_SNAPSHOT_LEASE: LEASE,
-    ApiKey.GET_TABLE_STATS: BUCKET | {E.UNSUPPORTED_VERSION},
+    ApiKey.GET_TABLE_STATS: BUCKET | {E.INVALID_TABLE_EXCEPTION},
+    ApiKey.PUT_KV: ROWS | PUT,
+    ApiKey.LOOKUP: ROWS | PUT,
+    ApiKey.PREFIX_LOOKUP: ROWS,
+    ApiKey.SCAN_KV: ROWS
+    | {
+        E.SCANNER_EXPIRED,
+        E.UNKNOWN_SCANNER_ID,
+        E.INVALID_SCAN_REQUEST,
+        E.TOO_MANY_SCANNERS,
+    },
 }
 """What each API may refuse with, as a whole or for a bucket."""
 
@@ -243,7 +263,7 @@ def _judge_buckets(asked: Asked, answer: Any) -> None:
             got = sum(len(table.buckets_resp) for table in answer.tables_resp)
         case ApiKey.LIST_OFFSETS:
             wanted, got = len(asked.message.bucket_id), len(answer.buckets_resp)
-        case ApiKey.GET_TABLE_STATS:
+        case ApiKey.GET_TABLE_STATS | ApiKey.PUT_KV | ApiKey.LOOKUP | ApiKey.PREFIX_LOOKUP:
             wanted, got = len(asked.message.buckets_req), len(answer.buckets_resp)
     if wanted != got:
         raise WrongAnswer(f"API key {asked.api_key}: expected answers for {wanted} buckets, got {got}")

@@ -145,9 +145,10 @@ class Client:
     def path(self, name):
         return fluss.TablePath(self.database, name)
 
-    async def create(self, name, schema, *, buckets=1, **descriptor):
-        """Create a log table and return it."""
-        wanted = fluss.TableDescriptor(fluss.Schema(schema), bucket_count=buckets, **descriptor)
+    async def create(self, name, schema, *, buckets=1, primary_keys=None, **descriptor):
+        """Create a table, a log table without *primary_keys*, and return it."""
+        described = fluss.Schema(schema, primary_keys=primary_keys)
+        wanted = fluss.TableDescriptor(described, bucket_count=buckets, **descriptor)
         await self.admin.create_table(self.path(name), wanted)
         return await self.table(name)
 

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 
 from flussd.core.connections import ProducedBucket, ProduceReceived, Reply, ReplyError, RequestReceived
 from flussd.core.edge.frames import request_head
-from flussd.core.limits import PLAIN_REQUEST_BYTES_MAX, REQUEST_ITEMS_MAX
+from flussd.core.limits import PLAIN_REQUEST_BYTES_MAX, PUT_REQUEST_BYTES_MAX, REQUEST_ITEMS_MAX
 from flussd.core.records.batch import scan_produced
 from flussd.core.wire import apis, hot, messages, private
 from flussd.core.wire.apis import ApiKey
@@ -149,7 +149,11 @@ def _plain(
         private.request_class(api_key) if api_key >= PRIVATE_KEYS_FROM else messages.request_class(api_key)
     )
     if len(body) > PLAIN_REQUEST_BYTES_MAX and not internal:
-        return _too_large(connection, request_id, f"expected at most {PLAIN_REQUEST_BYTES_MAX} bytes")
+        if api_key != ApiKey.PUT_KV or len(body) > PUT_REQUEST_BYTES_MAX:
+            most_bytes = PUT_REQUEST_BYTES_MAX if api_key == ApiKey.PUT_KV else PLAIN_REQUEST_BYTES_MAX
+            return _too_large(connection, request_id, f"expected at most {most_bytes} bytes")
+        if not hot.has_at_most(body, REQUEST_ITEMS_MAX):  # parsed, they could be a gigabyte
+            return _too_large(connection, request_id, f"expected at most {REQUEST_ITEMS_MAX} items")
     message: Any = make()
     try:
         message.ParseFromString(bytes(body))

@@ -173,7 +173,8 @@ class Buckets:
             replica = self._add(key)
             self.step(replica, e.FilesListed({}))
         if replica.role is Role.LEADER and (replica.epoch, replica.incarnation) == (epoch, incarnation):
-            self.server.reports.leading(key, epoch)  # the coordinator may be a new one
+            if self.server.keyed.is_ready(key):
+                self.server.reports.leading(key, epoch)  # the coordinator may be a new one
             return
         self.step(replica, e.LeadershipGiven(epoch, incarnation))
 
@@ -223,7 +224,7 @@ class Buckets:
             self.server.retry_later(RetryWaiter(-1, -1, due_ms, key=key, erase=True))
             return
         epoch = self.dropping.pop(key)
-        self._announce("bucket erased", key)
+        self.announce("bucket erased", key)
         self.server.reports.deleted(key, epoch)
 
     def retain(self) -> None:
@@ -234,8 +235,8 @@ class Buckets:
         wall_ms = min(self.server.wall_ms, self.server.reports.coordinator_wall_ms)
         for key, replica in list(self.replicas.items()):
             table = self.server.catalog.table_by_id(key[0])
-            if table is None or replica.role is not Role.LEADER:
-                continue
+            if table is None or table.has_primary_key or replica.role is not Role.LEADER:
+                continue  # the log of a primary-key table is the only copy of its rows
             ttl_ms = option_value(table.properties, "table.log.ttl", default=LOG_TTL_MS)
             if ttl_ms > 0:
                 self.step(replica, e.RetentionDue(wall_ms - ttl_ms))
@@ -291,7 +292,8 @@ class Buckets:
 
     # ---- news ----------------------------------------------------------------------------------
 
-    def _announce(self, what: str, key: BucketKey, text: str = "", **facts: int | str) -> None:
+    def announce(self, what: str, key: BucketKey, text: str = "", **facts: int | str) -> None:
+        """Tell whoever runs the process what became of a bucket."""
         table = self.server.catalog.table_by_id(key[0])
         named = {} if table is None else {"database": table.database, "table": table.name}
         place: dict[str, int | str] = {"table_id": key[0], "bucket": key[2]}
@@ -303,21 +305,29 @@ class Buckets:
         self.server.produces.answered(news)
 
     def _moved(self, news: e.WatermarkMoved) -> None:
+        self.server.keyed.moved(news)
         self.server.wake(news.key)
+
+    def _appended(self, news: e.Appended) -> None:
+        self.server.keyed.appended(news)
+
+    def _log_cut(self, news: e.LogCut) -> None:
+        self.server.keyed.cut(news)
 
     def _leading(self, news: e.Leading) -> None:
         log = self.replicas[news.key].log
-        self._announce("leading", news.key, epoch=news.epoch, end_offset=log.end_offset)
-        self.server.reports.leading(news.key, news.epoch)
+        self.announce("leading", news.key, epoch=news.epoch, end_offset=log.end_offset)
+        self.server.keyed.leading(news.key, news.epoch)
         self.server.wake(news.key)
 
     def _left(self, news: e.LeadershipLeft) -> None:
-        self._announce("leads no more", news.key)
+        self.announce("leads no more", news.key)
         self.server.fetches.forget_places(news.key)
+        self.server.keyed.left(news.key)
         self.server.wake(news.key)
 
     def _troubled(self, news: e.Troubled) -> None:
-        self._announce("bucket troubled", news.key, news.text)
+        self.announce("bucket troubled", news.key, news.text)
         self.server.reports.failed(news.key, news.text)
         due_ms = self.server.now_ms + RETRY_AFTER_MS
         self.server.retry_later(RetryWaiter(-1, -1, due_ms, key=news.key))
@@ -329,9 +339,9 @@ class Buckets:
         if cut is not None and cut is not self.cuts.get(news.key):  # else it is of an earlier recovery
             self.cuts[news.key] = cut
             at, count = cut.end_offset, cut.bytes_count
-            self._announce("bucket cut", news.key, cut.why, end_offset=at, cut_bytes=count)
+            self.announce("bucket cut", news.key, cut.why, end_offset=at, cut_bytes=count)
         else:
-            self._announce("bucket recovered", news.key, end_offset=log.end_offset)
+            self.announce("bucket recovered", news.key, end_offset=log.end_offset)
         self._was_read(news.key)
 
     def _listing_wanted(self, news: e.ListingWanted) -> None:
@@ -365,6 +375,8 @@ class Buckets:
     NEWS: ClassVar[dict[type, Callable[[Buckets, Any], None]]] = {
         e.AppendAnswered: _answered,
         e.WatermarkMoved: _moved,
+        e.Appended: _appended,
+        e.LogCut: _log_cut,
         e.Leading: _leading,
         e.LeadershipLeft: _left,
         e.Troubled: _troubled,

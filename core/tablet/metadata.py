@@ -97,6 +97,7 @@ class Metadata:
                 self.server.buckets.drop(answers.key_of(entry), entry.leader_epoch)
         for key in changed:
             self._role(key)
+        self.server.keyed.tables_told()
         self._look_again()
 
     def _role(self, key: BucketKey) -> None:

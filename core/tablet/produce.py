@@ -1,5 +1,6 @@
 """PRODUCE_LOG: a request's buckets go to their replicas, their answers come back into one reply.
 
+Puts (puts.py) wait here, too: what a bucket's answer and the reply are is the business of their waiters.
 Waits for every bucket, at most the request's own time; what comes later finds no ticket and is ignored
 by rule. Answers that clients resend at once are held for a moment (architecture, section 9).
 """
@@ -33,12 +34,21 @@ HELD_CODES = frozenset(
 
 @attrs.define(eq=False)
 class ProduceWaiter(Waiter):
-    """A produce request whose buckets have not all answered; *tickets* are those that have not."""
+    """A request to append whose buckets have not all answered; *tickets* are those that have not."""
 
-    answers: list[ProduceAnswer | None] = attrs.Factory(list)
+    answers: list[Any] = attrs.Factory(list)
     tickets: dict[int, int] = attrs.Factory(dict)  # ticket -> index of its answer
     places: list[tuple[int | None, int]] = attrs.Factory(list)  # partition id, bucket of each answer
     table_id: int = -1
+
+    def answer(self, index: int, news: e.AppendAnswered) -> Any:
+        """Return the answer of one bucket; it has the field error_code."""
+        partition_id, bucket = self.places[index]
+        return ProduceAnswer(partition_id, bucket, news.base_offset, int(news.code), news.text)
+
+    def reply(self) -> Any:
+        """Return the effect that answers the request; all its buckets have answered."""
+        return ReplyProduce(self.connection, self.request_id, tuple(self.answers))
 
 
 @attrs.define(eq=False)
@@ -83,33 +93,45 @@ class Produces:
         for index, bucket in enumerate(event.buckets):
             if bucket.problem is not None:
                 code = ErrorCode.CORRUPT_RECORD_EXCEPTION
-                waiter.answers[index] = self._answer(waiter, index, -1, code, bucket.problem_text)
+                waiter.answers[index] = waiter.answer(
+                    index, e.AppendAnswered(-1, -1, code, bucket.problem_text)
+                )
                 continue
-            self._ticket += 1
-            waiter.tickets[self._ticket] = index
-            self.by_ticket[self._ticket] = waiter
+            ticket = self.ticket(waiter, index)
             partition_id = -1 if bucket.partition_id is None else bucket.partition_id
             key = (event.table_id, partition_id, bucket.bucket)
-            asked = e.AppendAsked(self._ticket, event.acks, bucket.records, bucket.heads, event.wall_ms)
+            asked = e.AppendAsked(ticket, event.acks, bucket.records, bucket.heads, event.wall_ms)
             asks.append((key, asked))
         if not waiter.tickets:
             self._reply(waiter)
+        table = server.catalog.table_by_id(event.table_id)
+        has_rows = table is not None and table.has_primary_key
         for key, asked in asks:
             if self.holding and (event.connection, key) in self.holding:
-                self._refuse_behind(asked)
+                self.refuse_behind(asked.ticket)
+            elif has_rows:
+                text = f"table {event.table_id} has a primary key: its log is written by PUT_KV"
+                self.answered(e.AppendAnswered(asked.ticket, -1, ErrorCode.INVALID_TABLE_EXCEPTION, text))
             else:
                 server.buckets.append(key, asked)
         if waiter.tickets:
             server.parked.add(waiter)
 
-    def _refuse_behind(self, asked: e.AppendAsked) -> None:
+    def ticket(self, waiter: ProduceWaiter, index: int) -> int:
+        """Return a ticket for the answer *index* of a waiter."""
+        self._ticket += 1
+        waiter.tickets[self._ticket] = index
+        self.by_ticket[self._ticket] = waiter
+        return self._ticket
+
+    def refuse_behind(self, ticket: int) -> None:
         """Refuse a batch behind one whose refusal is still held.
 
         Taken at once, it and what follows could push the refused one, which may be in the log, out of
         the window before its client can send it again (seed 208).
         """
         code, text = ErrorCode.NOT_LEADER_OR_FOLLOWER, "an earlier batch of this bucket was refused"
-        self.answered(e.AppendAnswered(asked.ticket, -1, code, text))
+        self.answered(e.AppendAnswered(ticket, -1, code, text))
 
     def held(self, waiter: HeldReply) -> None:
         """A refusal is held: what comes behind it is refused, too."""
@@ -131,7 +153,7 @@ class Produces:
         if waiter is None:
             return  # its time was up, or its client left
         index = waiter.tickets.pop(news.ticket)
-        waiter.answers[index] = self._answer(waiter, index, news.base_offset, news.code, news.text)
+        waiter.answers[index] = waiter.answer(index, news)
         if not waiter.tickets:
             if waiter.serial >= 0:
                 self.server.parked.remove(waiter)
@@ -143,7 +165,7 @@ class Produces:
         code, text = ErrorCode.REQUEST_TIME_OUT, "the batch is not acknowledged in the request's time"
         for ticket, index in waiter.tickets.items():
             del self.by_ticket[ticket]
-            waiter.answers[index] = self._answer(waiter, index, -1, code, text)
+            waiter.answers[index] = waiter.answer(index, e.AppendAnswered(ticket, -1, code, text))
         waiter.tickets.clear()
         self._reply(waiter)
 
@@ -153,22 +175,14 @@ class Produces:
             del self.by_ticket[ticket]
         waiter.tickets.clear()
 
-    def _answer(
-        self, waiter: ProduceWaiter, index: int, base_offset: int, code: ErrorCode, text: str
-    ) -> ProduceAnswer:
-        partition_id, bucket = waiter.places[index]
-        return ProduceAnswer(partition_id, bucket, base_offset, int(code), text)
-
     def _reply(self, waiter: ProduceWaiter) -> None:
-        answers = [answer for answer in waiter.answers if answer is not None]
-        assert len(answers) == len(waiter.answers)
-        reply = ReplyProduce(waiter.connection, waiter.request_id, tuple(answers))
+        assert None not in waiter.answers
         refused = [
-            (waiter.table_id, -1 if answer.partition_id is None else answer.partition_id, answer.bucket)
-            for answer in answers
+            (waiter.table_id, -1 if partition_id is None else partition_id, bucket)
+            for (partition_id, bucket), answer in zip(waiter.places, waiter.answers, strict=True)
             if answer.error_code in HELD_CODES
         ]
         if refused:
-            self.server.emit_or_hold(reply, held=True, refused=tuple(refused))
+            self.server.emit_or_hold(waiter.reply(), held=True, refused=tuple(refused))
         else:
-            self.server.emit(reply)
+            self.server.emit(waiter.reply())

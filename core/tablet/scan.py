@@ -1,4 +1,4 @@
-"""LIMIT_SCAN and GET_TABLE_STATS of log tables: the last rows of a bucket, and how many it has.
+"""LIMIT_SCAN of log tables and GET_TABLE_STATS: the last rows of a bucket, and how many it has.
 
 Both are answered from what the replica knows, without a walk: the driver leaves out the batches before
 the wanted offset, of which there are at most those between two entries of the sparse index. A new
@@ -17,6 +17,7 @@ from flussd.core.replica.events import BucketKey
 from flussd.core.replica.replica import Replica
 from flussd.core.replica.stored import Role
 from flussd.core.tablet.fetch import end_in
+from flussd.core.tablet.keyed import NotServed
 from flussd.core.tablet.parked import Waiter
 from flussd.core.tablet.produce import HELD_CODES
 from flussd.core.wire import messages
@@ -80,9 +81,6 @@ class Scans:
         replica = self._leader(key)
         if not isinstance(replica, Replica):
             return _refused(*replica)
-        if self._has_primary_key(key):
-            text = "a limit scan of a primary-key table is not served yet"
-            return _refused(ErrorCode.UNSUPPORTED_VERSION, text)
         if waiter.limit < 0:
             text = f"limit: expected 0 or more, got {waiter.limit}"
             return _refused(ErrorCode.LOG_OFFSET_OUT_OF_RANGE_EXCEPTION, text)
@@ -97,10 +95,6 @@ class Scans:
         if replica is None or replica.role is not Role.LEADER:
             return self.server.buckets.why_not(key)
         return replica
-
-    def _has_primary_key(self, key: BucketKey) -> bool:
-        table = self.server.catalog.table_by_id(key[0])
-        return table is not None and table.has_primary_key
 
     # ---- GET_TABLE_STATS -----------------------------------------------------------------------
 
@@ -123,13 +117,25 @@ class Scans:
         if not isinstance(replica, Replica):
             code, text = replica
             return messages.PbTableStatsRespForBucket(error_code=int(code), error_message=text)
-        if self._has_primary_key(key) and replica.log.end_offset:  # else nothing was ever written to it
-            text = "the row count of a primary-key table is not served yet"
-            code = ErrorCode.UNSUPPORTED_VERSION
-            return messages.PbTableStatsRespForBucket(error_code=int(code), error_message=text)
+        if self.server.keyed.has_primary_key(table_id):
+            return self._row_count(key)
         # What a new leader found will be committed: a count must not fall until then.
         end_offset = max(replica.high_watermark, replica.term_start_offset)
         row_count = max(0, end_offset - replica.log.start_offset)
+        return messages.PbTableStatsRespForBucket(row_count=row_count)
+
+    def _row_count(self, key: BucketKey) -> Any:
+        """How many rows a bucket of a primary-key table has, if its table tells."""
+        bucket = self.server.keyed.readable(key)
+        if isinstance(bucket, NotServed):
+            return messages.PbTableStatsRespForBucket(
+                error_code=int(bucket.code), error_message=bucket.text
+            )
+        row_count = bucket.row_count
+        if row_count is None:
+            text = "no row count: the changelog image of the table is WAL"
+            code = ErrorCode.INVALID_TABLE_EXCEPTION
+            return messages.PbTableStatsRespForBucket(error_code=int(code), error_message=text)
         return messages.PbTableStatsRespForBucket(row_count=row_count)
 
 

@@ -22,13 +22,18 @@ from flussd.core.records.predicate import Filter
 from flussd.core.records.project import Projection
 from flussd.core.registry import messages as r
 from flussd.core.replica.events import BucketKey
+from flussd.core.tablet.auto_ids import AutoIds, IdsRetry
 from flussd.core.tablet.buckets import Buckets, CheckpointsWaiter, RetryWaiter
 from flussd.core.tablet.config import TabletConfig
 from flussd.core.tablet.fetch import Fetches, FetchWaiter
+from flussd.core.tablet.keyed import Keyed
+from flussd.core.tablet.kv_scan import KvScans, ScannerWaiter
 from flussd.core.tablet.metadata import Metadata, MetadataWaiter
 from flussd.core.tablet.offsets import Offsets, OffsetsWaiter
 from flussd.core.tablet.parked import Parked, Waiter
 from flussd.core.tablet.produce import HeldReply, Produces, ProduceWaiter
+from flussd.core.tablet.puts import Puts, PutWaiter
+from flussd.core.tablet.reads import InsertWaiter, Reads, RowsWaiter
 from flussd.core.tablet.registration import Registration, RegistryRetry
 from flussd.core.tablet.reports import Reports, ReportsWaiter
 from flussd.core.tablet.scan import Scans, ScanWaiter
@@ -62,6 +67,7 @@ class TabletServer:
     wall_ms: int = 0
     directory_id: str = ""
     boot_id: str = ""
+    chance: int = 0  # 64 bits that no other start has
     stopping: bool = False
     connections: dict[int, bool] = attrs.Factory(dict)  # -> internal
     parked: Parked = attrs.Factory(Parked)
@@ -70,6 +76,11 @@ class TabletServer:
     fetches: Fetches = attrs.field(init=False)
     offsets: Offsets = attrs.field(init=False)
     scans: Scans = attrs.field(init=False)
+    keyed: Keyed = attrs.field(init=False)
+    puts: Puts = attrs.field(init=False)
+    reads: Reads = attrs.field(init=False)
+    kv_scans: KvScans = attrs.field(init=False)
+    auto_ids: AutoIds = attrs.field(init=False)
     metadata: Metadata = attrs.field(init=False)
     reports: Reports = attrs.field(init=False)
     registration: Registration = attrs.field(init=False)
@@ -84,6 +95,11 @@ class TabletServer:
         self.fetches = Fetches(self)
         self.offsets = Offsets(self)
         self.scans = Scans(self)
+        self.keyed = Keyed(self)
+        self.puts = Puts(self)
+        self.reads = Reads(self)
+        self.kv_scans = KvScans(self)
+        self.auto_ids = AutoIds(self)
         self.metadata = Metadata(self)
         self.reports = Reports(self)
         self.registration = Registration(self)
@@ -109,12 +125,15 @@ class TabletServer:
             assert waiter.connection < 0 or waiter.connection in self.connections
         for ticket, produce in self.produces.by_ticket.items():
             assert ticket in produce.tickets
+        self.keyed.check()
 
     def digest(self) -> bytes:
         """Return a digest of the state: equal states, equal digests, in any process."""
         state = hashlib.blake2b(digest_size=16)
         for key, replica in sorted(self.buckets.replicas.items()):
             state.update(repr(key).encode() + replica.digest())
+        for key, bucket in sorted(self.keyed.buckets.items()):
+            state.update(repr((key, bucket.is_restored, bucket.table.row_count)).encode())
         state.update(repr((len(self.parked.waiters), self.registration.incarnation)).encode())
         return state.digest()
 
@@ -175,6 +194,8 @@ class TabletServer:
                 self.offsets.woken(waiter)
             elif isinstance(waiter, ScanWaiter):
                 self.scans.woken(waiter)
+            elif isinstance(waiter, RowsWaiter):
+                self.reads.woken(waiter)
 
     def stopped(self) -> None:
         """All that an orderly stop owes is done."""
@@ -220,7 +241,7 @@ class TabletServer:
 
     def _started(self, event: Started) -> None:
         self.wall_ms = event.wall_ms
-        self.directory_id, self.boot_id = event.directory_id, event.boot_id
+        self.directory_id, self.boot_id, self.chance = event.directory_id, event.boot_id, event.chance
         self.buckets.start()
         self._retain_later()
 
@@ -232,8 +253,13 @@ class TabletServer:
         self.buckets.ask_checkpoints()
         self.registration.go_on()
 
-    def _continue(self, _: Continue) -> None:
-        self.buckets.go_on()
+    def _continue(self, event: Continue) -> None:
+        if event.token in self.keyed.restores.by_token:
+            self.keyed.restores.turn(event)
+        elif event.token == self.puts.token:
+            self.puts.go_on()
+        else:
+            self.buckets.go_on()
 
     def _opened(self, event: c.ConnectionOpened) -> None:
         self.connections[event.connection] = event.internal
@@ -268,7 +294,19 @@ class TabletServer:
         self.offsets.received(event)
 
     def _limit_scan(self, event: c.RequestReceived) -> None:
-        self.scans.received(event)
+        if self.keyed.has_primary_key(event.message.table_id):
+            self.reads.received(event)
+        else:
+            self.scans.received(event)
+
+    def _put_kv(self, event: c.RequestReceived) -> None:
+        self.puts.received(event)
+
+    def _lookup(self, event: c.RequestReceived) -> None:
+        self.reads.received(event)
+
+    def _scan_kv(self, event: c.RequestReceived) -> None:
+        self.kv_scans.received(event)
 
     def _table_stats(self, event: c.RequestReceived) -> None:
         self.scans.stats_asked(event)
@@ -290,6 +328,8 @@ class TabletServer:
             self.fetches.read(event)
         elif event.token in self.offsets.walks.by_token:
             self.offsets.read(event)
+        elif event.token in self.keyed.restores.by_token:
+            self.keyed.restores.read(event)
         else:
             self.buckets.completed(event)
 
@@ -313,7 +353,10 @@ class TabletServer:
         self._out.append(Announce("unreadable", text, facts))
 
     def _registry_answered(self, event: r.RegistryAnswered) -> None:
-        self.registration.answered(event.token, event.answer)
+        if event.token in self.auto_ids.asked:
+            self.auto_ids.answered(event.token, event.answer)
+        else:
+            self.registration.answered(event.token, event.answer)
 
     def _session_opened(self, event: r.RegistrySessionOpened) -> None:
         self.registration.session_opened(event.session_id)
@@ -351,6 +394,10 @@ class TabletServer:
         ApiKey.FETCH_LOG: _fetch,
         ApiKey.LIST_OFFSETS: _list_offsets,
         ApiKey.LIMIT_SCAN: _limit_scan,
+        ApiKey.PUT_KV: _put_kv,
+        ApiKey.LOOKUP: _lookup,
+        ApiKey.PREFIX_LOOKUP: _lookup,
+        ApiKey.SCAN_KV: _scan_kv,
         ApiKey.GET_TABLE_STATS: _table_stats,
         ApiKey.INIT_WRITER: _init_writer,
         private.UPDATE_CATALOG: _update_catalog,
@@ -364,6 +411,11 @@ class TabletServer:
         StopWaiter: _stop_anyway,
         RetentionWaiter: _retain,
         ProduceWaiter: lambda self, waiter: self.produces.timed_out(waiter),
+        PutWaiter: lambda self, waiter: self.produces.timed_out(waiter),
+        InsertWaiter: lambda self, waiter: self.produces.timed_out(waiter),
+        RowsWaiter: lambda self, waiter: self.reads.timed_out(waiter),
+        ScannerWaiter: lambda self, waiter: self.kv_scans.timed_out(waiter),
+        IdsRetry: lambda self, waiter: self.auto_ids.retry(waiter),
         FetchWaiter: lambda self, waiter: self.fetches.timed_out(waiter),
         OffsetsWaiter: lambda self, waiter: self.offsets.timed_out(waiter),
         ScanWaiter: lambda self, waiter: self.scans.timed_out(waiter),

@@ -119,6 +119,19 @@ def _skip(view: memoryview, at: int, end: int, known: int) -> int:
     raise Malformed(f"field {number} at byte {at}: expected wire type 0, 1, 2 or 5, got {wire_type}")
 
 
+def has_at_most(body: memoryview, field_count: int) -> bool:
+    """Whether a message has no more fields, not counting those of its messages; False for bad ones."""
+    at, end = 0, len(body)
+    try:
+        for _ in range(field_count):
+            if at >= end:
+                return True
+            at = _skip(body, at, end, 0)
+    except (IndexError, Malformed):
+        return False
+    return at >= end
+
+
 def _int32(number: int) -> int:
     """Return the number's low 32 bits, signed, as protobuf does."""
     return ((number & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000 if number > 0x7FFFFFFF else number

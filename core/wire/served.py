@@ -68,4 +68,8 @@ SERVED_BY_TABLET: Final = READ_ONLY | {
     ApiKey.LIST_OFFSETS,
     ApiKey.LIMIT_SCAN,
     ApiKey.GET_TABLE_STATS,
+    ApiKey.PUT_KV,
+    ApiKey.LOOKUP,
+    ApiKey.PREFIX_LOOKUP,
+    ApiKey.SCAN_KV,
 }

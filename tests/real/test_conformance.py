@@ -1,4 +1,4 @@
-"""The 370 recorded wire cases: those listed pass, the others fail with the clear answer "not served".
+"""The 370 recorded wire cases: those listed pass, the others are told clearly that they are not served.
 
 The list is strict in both directions: a case that begins to pass is added to it, by
 
@@ -57,8 +57,8 @@ def test_the_others_are_told_clearly(results):
 
 PARTIAL = frozenset(
     {
-        # This compares the whole list of served APIs.
-        "api-versions-tablet",
+        # Target columns on a first_row table: 35 here, and -1, of an exception, in the Java server.
+        "kv-first-row",
     }
 )
 """Cases that fail for another reason, each with that reason; docs/compatibility.md has them too."""

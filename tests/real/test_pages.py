@@ -180,12 +180,11 @@ def test_the_commands_for_those_who_change_it(page, checkout, run_tests):
 
 
 def test_the_client_prints_what_the_page_says(page, fluss_cluster, run_snippet):
-    """The Python program; the Java one is run by test_java_client.py."""
+    """The Python programs; the Java one is run by test_java_client.py."""
     clients = page("docs/clients.md")
 
-    assert clients.blocks("text")[0] == run_snippet(
-        clients.blocks("python")[0], fluss_cluster.bootstrap_servers
-    )
+    for program, printed in zip(clients.blocks("python"), clients.blocks("text"), strict=False):
+        assert printed == run_snippet(program, fluss_cluster.bootstrap_servers)
 
 
 def _descriptor(**properties):

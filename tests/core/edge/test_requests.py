@@ -74,3 +74,29 @@ def test_requests_without_log_data_have_a_bound(monkeypatch):
 
     assert (ReplyError, ErrorCode.UNKNOWN_SERVER_ERROR) == (type(refused), refused.code)
     assert RequestReceived is type(parsed(ApiKey.LIST_OFFSETS, offsets(50)))
+
+
+def put(bucket_count, size_bytes):
+    request = messages.PutKvRequest(acks=-1, table_id=1, timeout_ms=1)
+    for _ in range(bucket_count):
+        request.buckets_req.add(bucket_id=0, records=bytes(size_bytes // bucket_count))
+    return request
+
+
+def test_puts_have_a_bound_of_their_own(monkeypatch):
+    """They hold rows; their buckets are counted before they are parsed, as those are what takes memory."""
+    monkeypatch.setattr(requests, "PLAIN_REQUEST_BYTES_MAX", 1000)
+    monkeypatch.setattr(requests, "PUT_REQUEST_BYTES_MAX", 5000)
+    monkeypatch.setattr(requests, "REQUEST_ITEMS_MAX", 20)
+
+    assert RequestReceived is type(parsed(ApiKey.PUT_KV, put(17, 4000)))
+    for refused in (put(18, 4000), put(1, 5000)):
+        answer = parsed(ApiKey.PUT_KV, refused)
+        assert (ReplyError, ErrorCode.UNKNOWN_SERVER_ERROR) == (type(answer), answer.code)
+    assert ReplyError is type(parsed(ApiKey.LOOKUP, messages.LookupRequest.FromString(lookup(2000))))
+
+
+def lookup(size_bytes):
+    request = messages.LookupRequest(table_id=1)
+    request.buckets_req.add(bucket_id=0, keys=[bytes(size_bytes)])
+    return request.SerializeToString()

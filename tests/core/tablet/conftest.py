@@ -12,6 +12,10 @@ from flussd.core.edge import frames
 from flussd.core.edge.requests import Edge
 from flussd.core.machine import Started
 from flussd.core.records.batch import build_batch
+from flussd.core.records.keys import key_encoder
+from flussd.core.records.kv_batch import build_kv_batch
+from flussd.core.records.rows.codec import RowFormat, row_codec
+from flussd.core.records.types import DataType
 from flussd.core.registry import messages as r
 from flussd.core.tablet.config import TabletConfig
 from flussd.core.tablet.tablet import TabletServer
@@ -28,6 +32,14 @@ SCHEMA = {
     ],
     "highest_field_id": 1,
 }
+KEYED_SCHEMA = SCHEMA | {
+    "columns": [
+        {"name": "a", "data_type": {"type": "INTEGER", "nullable": False}, "id": 0},
+        {"name": "b", "data_type": {"type": "STRING"}, "id": 1},
+    ],
+    "primary_key": ["a"],
+}
+KEYED = {"table.log.format": "COMPACTED", "table.kv.format": "COMPACTED"}
 
 
 class Clock:
@@ -165,7 +177,17 @@ class Server:
         """Send a request and return its answer."""
         return self.answered(self.ask(api_key, message, **more), api_key)
 
-    def tell(self, *, buckets=(0,), leader=3, epoch=1, dropped=False, table_id=9, schemas=(SCHEMA,)):
+    def tell(
+        self,
+        *,
+        buckets=(0,),
+        leader=3,
+        epoch=1,
+        dropped=False,
+        table_id=9,
+        schemas=(SCHEMA,),
+        properties=None,
+    ):
         """Be the coordinator: tell the whole catalog, with one table."""
         self.sequence += 1
         update = private.UpdateCatalogRequest(
@@ -181,7 +203,7 @@ class Server:
         if not dropped:
             table = {
                 "version": 1, "schema": schemas[-1], "partition_key": [], "bucket_key": [],
-                "bucket_count": len(buckets), "properties": {}, "custom_properties": {},
+                "bucket_count": len(buckets), "properties": properties or {}, "custom_properties": {},
             }  # fmt: skip
             entry = update.tables.add(
                 database="d", name="t", table_id=table_id, json=json.dumps(table).encode(),
@@ -234,6 +256,12 @@ class Server:
         table.buckets_req.add(bucket_id=bucket, fetch_offset=offset, max_fetch_bytes=max_bytes)
         return self.ask(ApiKey.FETCH_LOG, request)
 
+    def restart(self, *, orderly=False):
+        """End the process, by SIGKILL unless *orderly*, and begin the next one."""
+        if orderly:
+            self.driver.stop()
+        self.start()
+
     def fetched(self, request_id):
         """Return the answer of a fetch's bucket, None while it is parked."""
         answer = self.answered(request_id, ApiKey.FETCH_LOG)
@@ -246,6 +274,86 @@ def server(memory_disk):
     server = Server(memory_disk)
     server.tell()
     return server
+
+
+class Keyed:
+    """Calls to the primary-key table 9 of a server: a (INT) is the key, b is a STRING."""
+
+    TYPES = (DataType("INTEGER", nullable=False), DataType("STRING"))
+
+    def __init__(self, server):
+        self.server, self.properties, self.schemas = server, dict(KEYED), (KEYED_SCHEMA,)
+        self.codec = row_codec(RowFormat.COMPACTED, self.TYPES)
+
+    def tell(self, **more):
+        return self.server.tell(schemas=self.schemas, properties=self.properties, **more)
+
+    def key(self, a):
+        return key_encoder(None, self.TYPES[:1]).encode([a])
+
+    def batch(self, rows, *, writer_id=-1, sequence=-1, schema_id=1):
+        """A batch of (a, b) to upsert, or of a to delete."""
+        records = [
+            (self.key(row), None) if isinstance(row, int) else (self.key(row[0]), self.codec.encode(row))
+            for row in rows
+        ]
+        return build_kv_batch(records, schema_id=schema_id, writer_id=writer_id, batch_sequence=sequence)
+
+    def ask_put(self, *rows, bucket=0, acks=-1, timeout_ms=30_000, targets=(), batch=None, **more):
+        """Send a put of one bucket; return its id."""
+        request = messages.PutKvRequest(
+            acks=acks, table_id=9, timeout_ms=timeout_ms, target_columns=targets
+        )
+        batch = self.batch(rows, **more) if batch is None else batch
+        request.buckets_req.add(bucket_id=bucket, records=batch)
+        return self.server.ask(ApiKey.PUT_KV, request)
+
+    def put(self, *rows, **more):
+        """Send a put, and return the answer of its bucket; None while it waits."""
+        return self.put_answer(self.ask_put(*rows, **more))
+
+    def put_answer(self, request_id):
+        """Return the answer of the bucket of a put; None while it waits."""
+        answer = self.server.answered(request_id, ApiKey.PUT_KV)
+        return answer.buckets_resp[0] if answer is not None else None
+
+    def ask_lookup(self, *keys, bucket=0, api=ApiKey.LOOKUP, **more):
+        make = messages.LookupRequest if api == ApiKey.LOOKUP else messages.PrefixLookupRequest
+        request = make(table_id=9, **more)
+        request.buckets_req.add(bucket_id=bucket, keys=[self.key(key) for key in keys])
+        return self.server.ask(api, request)
+
+    def looked_up(self, request_id):
+        """What a lookup found: rows and None, an error code, or "waits"."""
+        answer = self.server.answered(request_id, ApiKey.LOOKUP)
+        if answer is None:
+            return "waits"
+        (bucket,) = answer.buckets_resp
+        if bucket.error_code:
+            return bucket.error_code
+        return [self.row(value.values) if value.HasField("values") else None for value in bucket.values]
+
+    def lookup(self, *keys, **more):
+        return self.looked_up(self.ask_lookup(*keys, **more))
+
+    def row(self, value):
+        """Read a stored value of schema 1."""
+        assert value[:2] == b"\x01\x00"
+        return self.codec.decode(value[2:])
+
+
+@pytest.fixture
+def make_keyed(memory_disk):
+    """Make a server that was told of nothing, and calls to its primary-key table."""
+    return lambda **config: Keyed(Server(memory_disk, **config))
+
+
+@pytest.fixture
+def keyed(make_keyed):
+    """Calls to a primary-key table 9 with one bucket, which its server leads."""
+    keyed = make_keyed()
+    keyed.tell()
+    return keyed
 
 
 @pytest.fixture

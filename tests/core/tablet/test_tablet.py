@@ -328,7 +328,7 @@ def test_an_orderly_stop_makes_all_durable(server, batch):
     assert replica.durable.base.end == replica.log.end
 
 
-@pytest.mark.parametrize("api_key", [999, 0, -1, 1065, 32767, ApiKey.LOOKUP])
+@pytest.mark.parametrize("api_key", [999, 0, -1, 1065, 32767, ApiKey.CREATE_TABLE])
 def test_what_is_not_served_is_answered(server, api_key):
     """Unknown keys, and known ones that this server does not serve: an error, never silence."""
     request_id = server.ask(api_key, messages.InitWriterRequest())

@@ -266,3 +266,20 @@ def test_scan_responses_are_written_as_protobuf_writes_them(records, code, text)
     parts = hot.scan_response_parts(records, error_code=code, error_text=text)
 
     assert expected.SerializeToString() == b"".join(bytes(part) for part in parts)
+
+
+@given(
+    buckets=st.lists(st.binary(max_size=300), max_size=20), targets=st.lists(st.integers(0, 9), max_size=9)
+)
+def test_fields_are_counted(buckets, targets):
+    """Of a message, not of those within it; what is no field is none too few."""
+    request = messages.PutKvRequest(acks=-1, table_id=5, timeout_ms=1, target_columns=targets)
+    for records in buckets:
+        request.buckets_req.add(bucket_id=1, records=records)
+    body = memoryview(request.SerializeToString())
+    count = 3 + len(buckets) + bool(targets)
+
+    assert hot.has_at_most(body, count)
+    assert not hot.has_at_most(body, count - 1)
+    assert not hot.has_at_most(memoryview(bytes(body) + b"\x0b"), count + 9)  # a group
+    assert not hot.has_at_most(body[:-1], count + 9) or buckets == []
