@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import attrs
 from simulated import descriptor, path
-from traffic import DATABASE, PARTITION, TABLES, Names
+from traffic import DATABASE, PARTITION, PARTITIONED, TABLES, Names, descriptor_of
 from trials import WrongAnswer
 
 from flussd.core.edge.frames import request_frame
@@ -173,10 +173,8 @@ class Server:
                 messages.CreateDatabaseRequest(database_name=database, ignore_if_exists=True),
             )
         self.watched_id = self._make_table(WATCHED, "t", descriptor(buckets=1))
-        ids = [
-            self._make_table(DATABASE, name, descriptor(partitioned=name == TABLES[-1])) for name in TABLES
-        ]
-        made = path(messages.CreatePartitionRequest(ignore_if_not_exists=True), DATABASE, TABLES[-1])
+        ids = [self._make_table(DATABASE, name, descriptor_of(name)) for name in TABLES]
+        made = path(messages.CreatePartitionRequest(ignore_if_not_exists=True), DATABASE, PARTITIONED)
         made.partition_spec.partition_key_values.add(key="p", value=PARTITION)
         ask(ApiKey.CREATE_PARTITION, made)
         if (found := Names(tuple(ids), 0)) != Names():
@@ -244,9 +242,9 @@ class Server:
                         ApiKey.DROP_TABLE,
                         path(messages.DropTableRequest(ignore_if_not_exists=True), database, name),
                     )
-        listed = path(messages.ListPartitionInfosRequest(), DATABASE, TABLES[-1])
+        listed = path(messages.ListPartitionInfosRequest(), DATABASE, PARTITIONED)
         for one in ask(ApiKey.LIST_PARTITION_INFOS, listed).partitions_info:
             if one.partition_spec.partition_key_values[0].value != PARTITION:
-                gone = path(messages.DropPartitionRequest(ignore_if_not_exists=True), DATABASE, TABLES[-1])
+                gone = path(messages.DropPartitionRequest(ignore_if_not_exists=True), DATABASE, PARTITIONED)
                 gone.partition_spec.CopyFrom(one.partition_spec)
                 ask(ApiKey.DROP_PARTITION, gone)

@@ -19,7 +19,10 @@ import attrs
 import log_batches
 import protobuf
 import table_descriptor
+from crc32c import crc32c
+from simulated import descriptor
 
+from flussd.core.records import kv_batch
 from flussd.core.wire import apis
 from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.served import SERVED_BY_COORDINATOR, SERVED_BY_TABLET
@@ -29,8 +32,13 @@ COORDINATOR, TABLET = 0, 1
 SERVED: Final = (SERVED_BY_COORDINATOR, SERVED_BY_TABLET)
 HEAD: Final = struct.Struct(">hhi")  # of a frame: API key, version, request id
 DATABASE: Final = "fuzz"
-TABLES: Final = ("t0", "t1", "t2")
-"""The last one is partitioned, and has PARTITION."""
+PARTITIONED: Final = "t2"
+"""It has PARTITION."""
+
+KEYED: Final = "t3"
+"""It has a primary key."""
+
+TABLES: Final = ("t0", "t1", PARTITIONED, KEYED)
 
 PARTITION: Final = "2024"
 
@@ -39,7 +47,7 @@ PARTITION: Final = "2024"
 class Names:
     """The ids of the tables of a cluster, and of a partition."""
 
-    table_ids: tuple[int, ...] = (1, 2, 3)
+    table_ids: tuple[int, ...] = (1, 2, 3, 4)
     partition_id: int = 0
 
 
@@ -54,11 +62,11 @@ class Request:
 
 
 class Variables(dict[str, Any]):
-    """Stands for all that a case binds on its way: of plain tables, or of the *partitioned* one."""
+    """Stands for all that a case binds on its way: of plain tables, or of *table*."""
 
-    def __init__(self, names: Names, *, partitioned: bool) -> None:
+    def __init__(self, names: Names, table: str | None) -> None:
         super().__init__()
-        self.names, self.partitioned = names, partitioned
+        self.names, self.table = names, table
 
     def __contains__(self, _: object) -> bool:
         return True
@@ -71,10 +79,18 @@ class Variables(dict[str, Any]):
             return "x"
         if name.startswith("p"):
             return self.names.partition_id if name.endswith("_id") else PARTITION
-        which = 2 if self.partitioned else n % 2
+        which = n % 2 if self.table is None else TABLES.index(self.table)
         if name.endswith("_id"):
             return self.names.table_ids[which]
         return TABLES[which] if name.startswith("t") else 1
+
+
+def descriptor_of(table: str) -> bytes:
+    """Return the descriptor of one of TABLES."""
+    if table != KEYED:
+        return descriptor(partitioned=table == PARTITIONED)
+    cases = json.loads((DATA / "wire-cases.json").read_text())
+    return json.dumps(cases["tables"]["kv1"]).encode()
 
 
 @functools.lru_cache(1)
@@ -98,8 +114,8 @@ def recorded(names: Names) -> dict[tuple[int, int], list[Request]]:
     found: dict[tuple[int, int], dict[Request, None]] = {
         (server, key): {} for server in (COORDINATOR, TABLET) for key in sorted(SERVED[server])
     }
-    for step, partitioned in itertools.product(_steps(cases["cases"]), (False, True)):
-        scope.vars = Variables(names, partitioned=partitioned)
+    for step, table in itertools.product(_steps(cases["cases"]), (None, PARTITIONED, KEYED)):
+        scope.vars = Variables(names, table)
         api = protocol.apis.get(step.get("api"))
         asked = step.get("request", step.get("body", {}))
         if api is None or isinstance(asked, str):
@@ -146,6 +162,8 @@ def frame(draw: random.Random, names: Names, request_id: int, only: int = -1) ->
         body = _with_descriptor(draw, key, body)
     elif key == ApiKey.PRODUCE_LOG and chance < 0.5:
         body = _with_batches(draw, body)
+    elif key == ApiKey.PUT_KV and chance < 0.7:
+        body = _with_kv_batches(draw, body)
     else:
         for _ in range(draw.choice((1, 1, 1, 2, 4))):
             body = protobuf.mutated(draw, apis.APIS[key].request, body)
@@ -184,3 +202,33 @@ def _with_batches(draw: random.Random, body: bytes) -> bytes:
             content = _replaced(content, 3, bytes(batches))
         fields.append((number, kind, content))
     return protobuf.join(fields)
+
+
+def _with_kv_batches(draw: random.Random, body: bytes) -> bytes:
+    """Damage what all buckets of a put hold, and make length and checksum right again."""
+    fields = []
+    for number, kind, content in protobuf.split(body):
+        if number == 5 and kind == protobuf.BYTES:
+            records = [part for field, _, part in protobuf.split(content) if field == 3]
+            content = _replaced(
+                content, 3, _damaged_kv_batch(draw, bytearray(records[-1] if records else b""))
+            )
+        fields.append((number, kind, content))
+    return protobuf.join(fields)
+
+
+def _damaged_kv_batch(draw: random.Random, batch: bytearray) -> bytes:
+    for _ in range(draw.choice((0, 1, 1, 2))):
+        if len(batch) <= kv_batch.COVERED_FROM:
+            return bytes(batch)
+        at = draw.randrange(kv_batch.COVERED_FROM, len(batch))
+        match draw.randrange(3):
+            case 0:
+                batch[at] = draw.randrange(256)
+            case 1:
+                del batch[at : at + draw.randrange(1, 5)]
+            case 2:
+                batch[at:at] = draw.randbytes(draw.randrange(1, 5))
+    struct.pack_into("<i", batch, 0, len(batch) - 4)
+    struct.pack_into("<I", batch, kv_batch.COVERED_FROM - 4, crc32c(batch[kv_batch.COVERED_FROM :]))
+    return bytes(batch)
