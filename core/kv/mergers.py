@@ -110,7 +110,7 @@ def _kept(acc: Any, _new: Any) -> Any:
 def _simple(rules: TableRules, targets: tuple[int, ...]) -> Merger:
     if targets:
         text = f"target columns: the merge engine {rules.engine.value} takes whole rows alone"
-        raise Refused(ErrorCode.INVALID_TARGET_COLUMN, text)
+        raise Refused(ErrorCode.UNKNOWN_SERVER_ERROR, text)
     if rules.engine is Engine.FIRST_ROW:
         return FirstRow(rules.deletes)
     return NewestVersion(rules.deletes, _planned(rules, "version", lambda: _version_reader(rules)))

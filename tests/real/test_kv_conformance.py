@@ -16,17 +16,12 @@ CLEARER = "the Java server fails with -1, of an exception that nobody caught; he
 FAILING = {
     "aggregation/rbm64-union": "64-bit bitmaps are in a Java library's own format, which is not merged",
     "aggregation/target-out-of-range": CLEARER,
-    "auto-increment/first-row": CLEARER,
     "default/log-table-put": CLEARER,
-    "first-row/insert-if-not-exists": CLEARER,
-    "first-row/target-columns": CLEARER,
     "format/indexed-binary": "the Java server cannot write it to the changelog; here it works",
     "format/indexed-char": "the Java server pads with zeros, which are part of the value then; here not",
     "format/kv-indexed-log-indexed": "the Java server cannot write it to the changelog; here it works",
     "partial/position-negative": CLEARER,
     "partial/position-out-of-range": CLEARER,
-    "versioned/insert-if-not-exists": CLEARER,
-    "versioned/target-columns": CLEARER,
 }
 """Each with its reason; docs/compatibility.md has them too."""
 
