@@ -6,6 +6,7 @@ import attrs
 
 from flussd.core.limits import CHECKPOINT_PAUSE_MS
 from flussd.core.replica.stored import ReplicaConfig
+from flussd.core.tablet.restore import USUAL_PACE, Pace
 
 
 @attrs.frozen(kw_only=True)
@@ -21,4 +22,5 @@ class TabletConfig(ReplicaConfig):
     internal_address: str
     writer_id_block: int = 1000  # ids taken from the registry at a time; the rest is lost at a restart
     checkpoint_pause_ms: int = CHECKPOINT_PAUSE_MS  # between two rounds of checkpoints
+    restore_pace: Pace = USUAL_PACE
     retention_interval_ms: int = 5 * 60_000  # between two looks for segments that are too old

@@ -77,7 +77,7 @@ class Keyed:
             rules = self._rules(table)
             bucket = self.buckets[key] = KeyedBucket(key, epoch, KvTable(rules.counts_rows))
             log = self.server.buckets.replicas[key].log
-            self.restores.begin(Restore.of(key, log, bucket.table, rules))
+            self.restores.begin(Restore.of(key, log, bucket.table, rules, self.server.config.restore_pace))
 
     def tables_told(self) -> None:
         """The catalog changed: a table that was not known may be by now."""

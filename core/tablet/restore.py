@@ -39,6 +39,17 @@ class Stage(enum.Enum):
     FAILED = "nothing: see its text"
 
 
+@attrs.frozen
+class Pace:
+    """How much of a log is read at a time, and folded before others get their turn."""
+
+    read_bytes: int = RECOVERY_READ_BYTES
+    slice_records: int = RESTORE_SLICE_RECORDS
+
+
+USUAL_PACE: Final = Pace()
+
+
 @attrs.define(eq=False)
 class Restore:
     """The fold of one log into *table*; nothing is appended meanwhile."""
@@ -49,24 +60,26 @@ class Restore:
     spans: list[tuple[str, int]]  # files and their sizes, the next one last
     offset: int  # of the next batch
     end_offset: int
+    pace: Pace
     position: int = 0  # in the file, of the first byte of `view`
     view: memoryview = _NOTHING
     at: int = 0  # in the view, where the next batch begins
-    wanted_bytes: int = RECOVERY_READ_BYTES
+    wanted_bytes: int = 0  # when that is more than a read of its pace
     asked_bytes: int = 0
     text: str = ""
 
     @classmethod
-    def of(cls, key: BucketKey, log: Log, table: KvTable, rules: TableRules) -> Restore:
+    def of(cls, key: BucketKey, log: Log, table: KvTable, rules: TableRules, pace: Pace) -> Restore:
         """Begin with the first batch of *log*."""
         spans = [(log.file(segment), segment.size_bytes) for segment in log.segments if segment.size_bytes]
-        return cls(key, table, rules, spans[::-1], log.start_offset, log.end_offset)
+        return cls(key, table, rules, spans[::-1], log.start_offset, log.end_offset, pace)
 
     def read(self, token: int) -> ReadFile:
         """Return the read that it wants."""
         file, size_bytes = self.spans[-1]
         self.position, self.at = self.position + self.at, 0
-        self.asked_bytes = min(self.wanted_bytes, size_bytes - self.position)
+        wanted_bytes = max(self.wanted_bytes, self.pace.read_bytes)
+        self.asked_bytes = min(wanted_bytes, size_bytes - self.position)
         return ReadFile(token, file, self.position, self.asked_bytes)
 
     def took(self, event: FileRead) -> Stage:
@@ -75,13 +88,13 @@ class Restore:
             return self._bad(event.error.value)
         if len(event.data) < self.asked_bytes:
             return self._bad(f"expected {self.asked_bytes} bytes, the file has {len(event.data)}")
-        self.view, self.wanted_bytes = memoryview(event.data), RECOVERY_READ_BYTES
+        self.view, self.wanted_bytes = memoryview(event.data), 0
         return self.go_on()
 
     def go_on(self) -> Stage:
         """Fold what is there, up to the size of a slice."""
         folded_count = 0
-        while folded_count < RESTORE_SLICE_RECORDS:
+        while folded_count < self.pace.slice_records:
             if self.spans and not self._left_in_file:
                 self.spans.pop()
                 self.position, self.view, self.at = 0, _NOTHING, 0
@@ -107,7 +120,7 @@ class Restore:
         if head.size_bytes > self._left_in_file:
             return self._bad(f"it needs {head.size_bytes} bytes, the file has {self._left_in_file}")
         if head.size_bytes > left_bytes:
-            self.wanted_bytes = max(RECOVERY_READ_BYTES, head.size_bytes)
+            self.wanted_bytes = head.size_bytes
             return Stage.READ
         if head.base_offset != self.offset:
             return self._bad(f"expected offset {self.offset}, got {head.base_offset}")

@@ -8,6 +8,7 @@ from flussd.core import limits
 from flussd.core.files import DiskError
 from flussd.core.records.batch import heads_in
 from flussd.core.tablet import buckets
+from flussd.core.tablet.restore import Pace
 from flussd.core.wire import private
 from flussd.core.wire.errors import ErrorCode
 
@@ -102,11 +103,9 @@ def test_readers_are_refused_after_a_while(make_keyed, memory_disk):
 
 @pytest.mark.parametrize("slice_records", [1, 7, 256])
 @pytest.mark.parametrize("read_bytes", [64, 100, 1000])
-def test_any_slices(make_keyed, monkeypatch, slice_records, read_bytes):
+def test_any_slices(make_keyed, slice_records, read_bytes):
     """Reads end within batches and within heads; batches may be larger than a read; segments end."""
-    monkeypatch.setattr("flussd.core.tablet.restore.RESTORE_SLICE_RECORDS", slice_records)
-    monkeypatch.setattr("flussd.core.tablet.restore.RECOVERY_READ_BYTES", read_bytes)
-    keyed = filled(make_keyed, segment_bytes=500)
+    keyed = filled(make_keyed, segment_bytes=500, restore_pace=Pace(read_bytes, slice_records))
     keyed.tell(epoch=2)
 
     assert expected() == keyed.lookup(*range(20))
