@@ -17,6 +17,7 @@ from flussd.core.machine import Announce
 from flussd.core.registry.registry import RegistryMachine
 from flussd.core.replica.stored import Durability
 from flussd.core.tablet.config import TabletConfig
+from flussd.core.tablet.restore import USUAL_PACE, Pace
 from flussd.core.tablet.tablet import TabletServer
 from flussd.core.wire import private
 from flussd.core.wire.served import SERVED_BY_COORDINATOR, SERVED_BY_TABLET
@@ -50,6 +51,7 @@ class Shape:
     retention_interval_ms: int
     registry_room_bytes: int
     auto_partition_check_ms: int
+    restore_pace: Pace
 
     @classmethod
     def drawn(cls, seed: int) -> Shape:
@@ -67,6 +69,9 @@ class Shape:
             retention_interval_ms=draws.choice((300_000, 300_000, 700)),
             registry_room_bytes=draws.choice((100, 2_000, 64 * 1024)),
             auto_partition_check_ms=draws.choice((500, 3_000)),
+            restore_pace=Stream.of(seed, "restore pace").choice(
+                (USUAL_PACE, Pace(200, 1), Pace(200, 1), Pace(2_000, 10))
+            ),
         )
 
 
@@ -112,6 +117,7 @@ class Cluster:
             checkpoint_bytes=self.shape.checkpoint_bytes,
             checkpoint_pause_ms=self.shape.checkpoint_pause_ms,
             retention_interval_ms=self.shape.retention_interval_ms,
+            restore_pace=self.shape.restore_pace,
         )
         edge = Edge(2, SERVED_BY_TABLET, PRIVATE_OF_TABLETS)
         self._add(

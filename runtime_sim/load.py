@@ -2,13 +2,55 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 
 from flussd.runtime_sim.draws import Stream
+from flussd.runtime_sim.workload.keyed_tables import KeyedSpec
 from flussd.runtime_sim.workload.reader import ReaderConfig
 from flussd.runtime_sim.workload.rows import Wanted
 from flussd.runtime_sim.workload.tables import TableSpec
 from flussd.runtime_sim.workload.writer import WriterConfig
+
+KEYED_PPM: Final = 500_000
+"""How many seeds have primary-key tables; the others are as they would be without."""
+
+
+@attrs.frozen
+class KeyedLoad:
+    """The primary-key tables of a run, perhaps none, and the configurations of their clients."""
+
+    tables: tuple[KeyedSpec, ...]
+    upserters: tuple[WriterConfig, ...]
+    followers: tuple[ReaderConfig, ...]
+    lookers: tuple[tuple[int, int], ...]  # their pauses
+
+    @classmethod
+    def drawn(cls, seed: int) -> KeyedLoad:
+        """Draw the primary-key tables of *seed*, and who works with them."""
+        draws = Stream.of(seed, "keyed")
+        if not draws.chance(KEYED_PPM):
+            return cls((), (), (), ())
+        count = draws.choice((1, 1, 2))
+        return cls(
+            tuple(KeyedSpec.drawn_keyed(seed, n) for n in range(count)),
+            tuple(
+                _upserter(Stream.of(seed, "upserter", n)) for n in range(draws.between(count, count + 1))
+            ),
+            tuple(_follower(Stream.of(seed, "follower", n)) for n in range(count)),
+            tuple(draws.choice(((5, 60), (20, 300))) for _ in range(draws.between(count, count + 1))),
+        )
+
+    @property
+    def clients(self) -> list[str]:
+        """The names of its client nodes."""
+        if not self.tables:
+            return []
+        upserters = [f"upserter-{n}" for n in range(len(self.upserters))]
+        followers = [f"follower-{n}" for n in range(len(self.followers))]
+        lookers = [f"looker-{n}" for n in range(len(self.lookers))]
+        return [*upserters, *followers, *lookers, "keyed-alterer"]
 
 
 @attrs.frozen
@@ -19,6 +61,7 @@ class Load:
     writers: tuple[WriterConfig, ...]
     readers: tuple[ReaderConfig, ...]
     alterer_pause_ms: tuple[int, int]
+    keyed: KeyedLoad
 
     @classmethod
     def drawn(cls, seed: int) -> Load:
@@ -34,6 +77,7 @@ class Load:
                 for n in range(draws.between(1, 2))
             ),
             Stream.of(seed, "alterer").choice(((20, 1_500), (20, 1_500), (5, 300))),
+            KeyedLoad.drawn(seed),
         )
 
     @property
@@ -54,6 +98,31 @@ def _writer(draws: Stream) -> WriterConfig:
         magic=draws.choice((0, 1, 2, 2)),
         batches_per_request=draws.choice((1, 1, 1, 2)),
         statistics_ppm=draws.choice((0, 500_000, 1_000_000)),
+    )
+
+
+def _upserter(draws: Stream) -> WriterConfig:
+    return WriterConfig(
+        acks=draws.choice((-1, -1, -1, -1, 1, 0)),
+        pause_ms=draws.choice((40, 120, 300)),
+        payload_bytes_max=0,
+        records_max=draws.choice((1, 6, 6, 20)),
+        timeout_ms=draws.choice((500, 3_000)),
+        magic=0,
+        batches_per_request=1,
+        statistics_ppm=0,
+    )
+
+
+def _follower(draws: Stream) -> ReaderConfig:
+    max_bytes = draws.choice((2_000, 100_000))
+    return ReaderConfig(
+        pause_ms=draws.choice((2, 20, 60)),
+        wait_ms=draws.choice((50, 500, 2_000)),
+        min_bytes=1,
+        max_bytes=max_bytes,
+        bucket_bytes=draws.choice((1_000, 100_000)),
+        restart_ppm=draws.choice((0, 20_000)),
     )
 
 

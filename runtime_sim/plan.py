@@ -80,6 +80,44 @@ def draw_plan(seed: int, servers: Sequence[str], clients: Sequence[str]) -> tupl
     return tuple(sorted(faults, key=lambda fault: fault.at_ms))
 
 
+KEYED_SLOTS: Final = 3
+"""Faults more for a run with primary-key tables, behind those that it would have without."""
+
+AGAIN_MS: Final = 30
+AGAIN_EFFECTS: Final = 400
+"""Within so many effects a server that is back has heard of its buckets, and restored most of the rows."""
+
+
+def draw_keyed_plan(
+    seed: int, servers: Sequence[str], tablets: Sequence[str], clients: Sequence[str]
+) -> tuple[Fault, ...]:
+    """Draw what else goes wrong where there are rows to restore, and *clients* that look for them.
+
+    A tablet server dies, and dies again, or cannot read its files, while it restores.
+    """
+    faults: list[Fault] = []
+    for slot in range(KEYED_SLOTS):
+        draws = Stream.of(seed, "keyed fault", slot)
+        at_ms = draws.between(*CHAOS_MS)
+        if draws.chance(500_000):
+            kind = draws.choice((FaultKind.PARTITION, FaultKind.RESET))
+            faults.append(DRAW[kind](at_ms, draws, servers, clients))
+            continue
+        nodes = (draws.choice(tablets),)
+        kind = draws.choice((FaultKind.CRASH, FaultKind.CRASH, FaultKind.POWER))
+        down_ms = draws.long_tail(20, 1_000)
+        faults.append(Fault(at_ms, kind, nodes, down_ms))
+        for _ in range(draws.between(1, 3)):
+            at_ms += down_ms + draws.between(1, AGAIN_MS)
+            if draws.chance(300_000):
+                at_ms, down_ms = at_ms + draws.long_tail(0, 2_000), 0
+                faults.append(Fault(at_ms, FaultKind.IO_ERROR, nodes, 1_000, draws.between(1, 3), "read"))
+            else:
+                down_ms = draws.long_tail(20, 500)
+                faults.append(Fault(at_ms, kind, nodes, down_ms, draws.between(0, AGAIN_EFFECTS)))
+    return tuple(faults)
+
+
 def _death(kind: FaultKind) -> Callable[..., Fault]:
     def draw(at_ms: int, draws: Stream, servers: Sequence[str], _: Sequence[str]) -> Fault:
         # The registry, which comes first, confirms for all: a power loss hits it twice as often.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, TextIO
 
 import attrs
@@ -21,22 +22,26 @@ from flussd.runtime_sim.load import Load
 from flussd.runtime_sim.network import Network
 from flussd.runtime_sim.oracles import ends
 from flussd.runtime_sim.oracles.catalog import CatalogTruth
+from flussd.runtime_sim.oracles.keyed import KeyedLedger
 from flussd.runtime_sim.oracles.ledger import Ledgers
 from flussd.runtime_sim.oracles.partitions import PartitionTruth
 from flussd.runtime_sim.oracles.producer_offsets import ProducerTruth
 from flussd.runtime_sim.oracles.schemas import SchemaTruth
 from flussd.runtime_sim.oracles.violation import Oracle, Violation
-from flussd.runtime_sim.plan import CHAOS_MS, Fault, draw_plan
+from flussd.runtime_sim.plan import CHAOS_MS, Fault, draw_keyed_plan, draw_plan
 from flussd.runtime_sim.story import Story
 from flussd.runtime_sim.watch import Watch
 from flussd.runtime_sim.workload.admin import Admin
 from flussd.runtime_sim.workload.alterer import Alterer
 from flussd.runtime_sim.workload.client import Client
+from flussd.runtime_sim.workload.keyed_tables import KeyedSpec
+from flussd.runtime_sim.workload.looker import Looker
 from flussd.runtime_sim.workload.places import PartitionsOfNow, TableInUse
 from flussd.runtime_sim.workload.prober import Prober
 from flussd.runtime_sim.workload.producer_offsets import Sink, jumps_ms
 from flussd.runtime_sim.workload.reader import Reader, ReaderConfig
 from flussd.runtime_sim.workload.tables import Partitioning, TableSpec
+from flussd.runtime_sim.workload.upserter import Follower, Upserter
 from flussd.runtime_sim.workload.writer import Writer
 from flussd.runtime_sim.world import MS, SECOND, World
 
@@ -103,7 +108,7 @@ class Run:
     readers: list[Reader] = attrs.Factory(list)
     tables: dict[str, TableInUse] = attrs.Factory(dict)  # by name
     schemas: dict[str, SchemaTruth] = attrs.Factory(dict)  # by name
-    alterer: Alterer = attrs.field(init=False)
+    alterers: list[Alterer] = attrs.Factory(list)
     phase: str = "start"
 
     def __attrs_post_init__(self) -> None:
@@ -114,7 +119,7 @@ class Run:
         self.load = Load.drawn(seed)
         self.ledgers = Ledgers(self.cluster.shape.durability)
         self.watch = Watch(self.ledgers)
-        for name in self.load.clients:
+        for name in (*self.load.clients, *self.load.keyed.clients):
             self._add_client(name)
         self.admin = Admin(self.clients["admin"], self.truth)
         nodes = {node.name: node for node in self.cluster.nodes}
@@ -122,12 +127,19 @@ class Run:
         names |= {name: client.node for name, client in self.clients.items()}
         self.faults = Faults(self.world, network, nodes, names, self.watch.power_cut)
         if self.plan is None:
-            self.plan = draw_plan(seed, list(nodes), self.load.clients)
+            self.plan = self._drawn_plan(list(nodes))
         truth = ProducerTruth(self.world, jumps_ms(self.plan))
         self.sink = Sink(self.clients["sink"], truth)
         self.watch.follow_coordinator(self.cluster.coordinator)
         for node in self.cluster.tablets:
             self.watch.follow(node)
+
+    def _drawn_plan(self, nodes: list[str]) -> tuple[Fault, ...]:
+        load, tablets = self.load, [node.name for node in self.cluster.tablets]
+        plan = draw_plan(self.seed, nodes, load.clients)
+        if not load.keyed.tables:
+            return plan
+        return (*plan, *draw_keyed_plan(self.seed, nodes, tablets, load.keyed.clients))
 
     def _add_client(self, name: str) -> Client:
         number = FIRST_CLIENT + len(self.clients)
@@ -146,7 +158,7 @@ class Run:
         """Return the names that a plan for *seed* may use."""
         shape, load = Shape.drawn(seed), Load.drawn(seed)
         tablets = [f"tablet-{n}" for n in range(shape.tablet_count)]
-        return ["registry", "coordinator", *tablets, *load.clients]
+        return ["registry", "coordinator", *tablets, *load.clients, *load.keyed.clients]
 
     # ---- running -------------------------------------------------------------------------------
 
@@ -188,7 +200,8 @@ class Run:
         self.faults.quiesce()
         self._begin_phase("recovery")
         self._await(Oracle.CLUSTER_RECOVERS, lambda: ends.sick(self.cluster), RECOVERY_US)
-        self.alterer.is_calm = True
+        for alterer in self.alterers:
+            alterer.is_calm = True
         self._partitions_of_now()
         self._writers_finish()
         self._readers_finish()
@@ -207,25 +220,32 @@ class Run:
             raise Violation(oracle, f"after {limit_us // SECOND} s of calm: {why_not()}")
 
     def _make_tables(self) -> None:
-        for spec in self.load.tables:
+        specs = (*self.load.tables, *self.load.keyed.tables)
+        for spec in specs:
 
             def made(table_id: int, spec: TableSpec = spec) -> None:
                 truth = PartitionTruth(spec, self.watch.clock, self.watch.partitions)
                 self.tables[spec.name] = self.watch.tables[table_id] = TableInUse(spec, table_id, truth)
+                if isinstance(spec, KeyedSpec):
+                    self.ledgers.kinds[table_id] = partial(KeyedLedger, spec=spec)
 
             self.admin.make_table(spec, made)
 
         def missing() -> str:
-            names = [spec.name for spec in self.load.tables]
-            waits = [name for name in names if name not in self.tables]
+            waits = [spec.name for spec in specs if spec.name not in self.tables]
             return f"tables {', '.join(waits)} are not there" if waits else ""
 
         self._await(Oracle.CLUSTER_RECOVERS, missing, READY_US)
-        tables = [self.tables[spec.name] for spec in self.load.tables]
-        self.schemas = {spec.name: SchemaTruth.of(spec) for spec in self.load.tables}
-        pause_ms = self.load.alterer_pause_ms
-        self.alterer = Alterer(self.clients["alterer"], tables, self.schemas, pause_ms)
+        self.schemas = {spec.name: SchemaTruth.of(spec) for spec in specs}
+        self._add_alterer("alterer", self.load.tables)
+        if self.load.keyed.tables:
+            self._add_alterer("keyed-alterer", self.load.keyed.tables)
         self._make_first_partitions()
+
+    def _add_alterer(self, name: str, specs: Sequence[TableSpec]) -> None:
+        tables = [self.tables[spec.name] for spec in specs]
+        pause_ms = self.load.alterer_pause_ms
+        self.alterers.append(Alterer(self.clients[name], tables, self.schemas, pause_ms))
 
     def _make_first_partitions(self) -> None:
         wait = [t for t in self.tables.values() if t.spec.partitioning is Partitioning.BY_CLIENT]
@@ -234,7 +254,7 @@ class Run:
             def made(table: TableInUse = table) -> None:
                 wait.remove(table)
 
-            self.alterer.make_first(table, made)
+            self.alterers[0].make_first(table, made)
         self._await(Oracle.CLUSTER_RECOVERS, lambda: "no first partition" if wait else "", READY_US)
 
     def _table(self, n: int) -> TableInUse:
@@ -248,6 +268,7 @@ class Run:
         for n, reading in enumerate(self.load.readers):
             client = self.clients[f"reader-{n}"]
             self.readers.append(Reader(client, self._table(n), reading, self.ledgers))
+        lookers = self._add_keyed_clients()
         for writer in self.writers:
             writer.start()
         for reader in self.readers:
@@ -256,7 +277,25 @@ class Run:
         Prober(self.clients["prober"], table, self.ledgers, self.schemas[table.spec.name]).start()
         self.admin.start()
         self.sink.start()
-        self.alterer.start()
+        for alterer in self.alterers:
+            alterer.start()
+        for looker in lookers:
+            looker.start()
+
+    def _add_keyed_clients(self) -> list[Looker]:
+        """Make the clients of primary-key tables; return those that look rows up."""
+        keyed = self.load.keyed
+        tables = [self.tables[spec.name] for spec in keyed.tables]
+        for n, config in enumerate(keyed.upserters):
+            table = tables[n % len(tables)]
+            self.writers.append(Upserter(self.clients[f"upserter-{n}"], table, config, self.ledgers))
+        for n, reading in enumerate(keyed.followers):
+            table = tables[n % len(tables)]
+            self.readers.append(Follower(self.clients[f"follower-{n}"], table, reading, self.ledgers))
+        return [
+            Looker(self.clients[f"looker-{n}"], tables[n % len(tables)], self.ledgers, pause_ms)
+            for n, pause_ms in enumerate(keyed.lookers)
+        ]
 
     # ---- the end -------------------------------------------------------------------------------
 
@@ -285,7 +324,9 @@ class Run:
         """Wait until the coordinator has made the partitions of its present time."""
         for table in self.tables.values():
             if table.spec.time_rule is not None:
-                look = PartitionsOfNow(self.alterer.client, table, self.cluster.coordinator.clock.wall_ms)
+                look = PartitionsOfNow(
+                    self.alterers[0].client, table, self.cluster.coordinator.clock.wall_ms
+                )
                 self._await(Oracle.PARTITIONS_ARE_MADE, look.missing, PARTITIONS_US)
 
     def _end_of(self, key: BucketKey) -> int:
@@ -318,21 +359,39 @@ class Run:
         audits = []
         for n, table in enumerate(self.tables.values()):
             client = self._add_client(f"audit-{n}")
-            audits.append(Reader(client, table, config, self.ledgers, audits=True))
+            kind = Follower if isinstance(table.spec, KeyedSpec) else Reader
+            audits.append(kind(client, table, config, self.ledgers, audits=True))
             audits[-1].start()
         self._await(Oracle.READERS_PROGRESS, lambda: self._behind(audits), PROGRESS_US)
+        self._audit_rows([reader for reader in audits if isinstance(reader, Follower)])
         for reader in audits:
             for cursor in reader.cursors:
                 if not cursor.ledger.is_dropped:
                     cursor.ledger.audited(self._end_of(cursor.key), cursor.seen or {})
 
+    def _audit_rows(self, audits: Sequence[Follower]) -> None:
+        """Ask for all rows that the logs which were read to their ends fold to."""
+        lookers: list[Looker] = []
+        for n, reader in enumerate(audits):
+            client = self._add_client(f"audit-rows-{n}")
+            lookers.append(Looker(client, reader.table, self.ledgers, (1, 20)))
+            lookers[-1].audit([c.key for c in reader.cursors if not c.ledger.is_dropped])
+            lookers[-1].start()
+
+        def waits() -> str:
+            still = [f"{looker.client.name} {looker.to_audit}" for looker in lookers if looker.to_audit]
+            return f"rows are not told: {', '.join(still)}" if still else ""
+
+        self._await(Oracle.READERS_PROGRESS, waits, PROGRESS_US)
+
     def _leave(self) -> None:
         self._begin_phase("leaving")
-        for changer in (self.admin, self.alterer):
+        changers: list[Admin | Alterer] = [self.admin, *self.alterers]
+        for changer in changers:
             changer.client.is_stopping = True
 
         def busy() -> str:
-            return "an admin waits" if self.admin.is_busy or self.alterer.is_busy else ""
+            return "an admin waits" if any(changer.is_busy for changer in changers) else ""
 
         self._await(Oracle.WRITERS_PROGRESS, busy, 60 * SECOND)
         listed: list[Any] = []

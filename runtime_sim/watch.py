@@ -13,6 +13,7 @@ from flussd.core.records.options import parse_duration_ms
 from flussd.core.replica.events import BucketKey
 from flussd.core.replica.stored import Role
 from flussd.runtime_sim.nodes import Node
+from flussd.runtime_sim.oracles.keyed import KeyedLedger
 from flussd.runtime_sim.oracles.ledger import Ledgers
 from flussd.runtime_sim.oracles.partitions import Clock
 from flussd.runtime_sim.oracles.violation import Oracle, Violation
@@ -30,6 +31,7 @@ class Watch:
     tables: dict[int, TableInUse] = attrs.Factory(dict)  # those of the run, by id
     partitions: dict[int, str] = attrs.Factory(dict)  # id -> whose it is
     clock: Clock = attrs.Factory(Clock)  # of the coordinator
+    restored: dict[BucketKey, Any] = attrs.Factory(dict)  # bucket -> its rows, once they are there
 
     def follow(self, node: Node) -> None:
         """Watch a tablet server from now on."""
@@ -53,6 +55,18 @@ class Watch:
                 self._recovered(node, key, replica)
             if replica.given_up:
                 self._gave_up(node, key, replica)
+        self._look_at_rows(node)
+
+    def _look_at_rows(self, node: Node) -> None:
+        """See how far rows are committed, and what is restored."""
+        machine = node.machine
+        for key, bucket in machine.keyed.buckets.items():
+            ledger = self.ledgers.by_key.get(key)
+            if isinstance(ledger, KeyedLedger):
+                ledger.watermark(machine.buckets.replicas[key].high_watermark)
+            if bucket.is_restored and self.restored.get(key) is not bucket:
+                self.restored[key] = bucket
+                node.world.count("rows restored")
 
     def _dropping(self, key: BucketKey) -> None:
         """A bucket will be erased: it has to be one of a partition that may go."""
@@ -100,6 +114,9 @@ class Watch:
             known = self.logs.pop((node.number, key), None)
             if ledger is not None and known is replica.log:
                 ledger.ended(replica.durable.end[0])
+        in_the_middle = sum([not bucket.is_restored for bucket in machine.keyed.buckets.values()])
+        if in_the_middle:
+            node.world.count("rows half restored at an end", in_the_middle)
 
     def power_cut(self, node: Node) -> None:
         """A host loses power now."""

@@ -8,7 +8,7 @@ find it; a plain assertion of the core does not count.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -32,22 +32,9 @@ from flussd.core.replica.stored import Asked, StoredLog
 from flussd.core.storage import Files
 from flussd.core.tablet import fetch
 from flussd.core.tablet.buckets import Buckets
+from flussd.runtime_sim.mutants.keyed import KEYED_MUTANTS
+from flussd.runtime_sim.mutants.mutant import Mutant
 from flussd.runtime_sim.oracles.violation import Oracle
-
-
-@attrs.frozen
-class Mutant:
-    """*make* gets the original of `owner.name`, and returns what takes its place.
-
-    *likely* are seeds that caught it when it was written; a test tries them first.
-    """
-
-    text: str
-    owner: Any
-    name: str
-    make: Callable[[Any], Any]
-    detected_by: tuple[Oracle, ...]
-    likely: tuple[int, ...] = ()
 
 
 def _no_crc(_: Any) -> Any:
@@ -281,6 +268,7 @@ MUTANTS: Final = {
         (Oracle.CATALOG_IS_TRUE, Oracle.SCHEMAS_LAST, Oracle.WRITERS_REMEMBERED),
         likely=(159,),
     ),
+    **KEYED_MUTANTS,
     "set_order": Mutant("a list has the order of a set", Catalog, "table_names", _unsorted, ()),
 }
 """By name; `set_order` breaks no promise but that of the hash."""

@@ -10,15 +10,19 @@ from typing import Any
 
 from flussd.core.replica.stored import Role
 from flussd.core.tablet.buckets import ROOT, CheckpointsWaiter, key_of
+from flussd.core.tablet.kv_scan import ScannerWaiter
 from flussd.core.tablet.reports import ReportsWaiter
 from flussd.core.tablet.tablet import RetentionWaiter
 from flussd.runtime_sim.cluster import Cluster
 from flussd.runtime_sim.nodes import Node
 from flussd.runtime_sim.oracles.violation import Oracle, Violation
 
-ALWAYS_WAITING = (ReportsWaiter, RetentionWaiter, CheckpointsWaiter)
+ALWAYS_WAITING = (ReportsWaiter, RetentionWaiter, CheckpointsWaiter, ScannerWaiter)
 """What a healthy server has parked: the coordinator's poll, the next look at old segments, the next
-checkpoints."""
+checkpoints.
+
+Scans whose last answer was lost may be gone on with: they stay for longer than a run.
+"""
 
 
 def sick(cluster: Cluster) -> str:
@@ -39,6 +43,8 @@ def sick(cluster: Cluster) -> str:
         for key, replica in machine.buckets.replicas.items():
             if key in known and replica.role is not Role.LEADER:
                 return f"{node.name} bucket {key} is {replica.role.name}: {replica.trouble}"
+            if key in known and not machine.keyed.is_ready(key):
+                return f"{node.name} bucket {key} restores its rows"
     return ""
 
 
@@ -85,6 +91,12 @@ def _left_in_tablet(machine: Any) -> dict[str, int]:
         "writer id requests": machine.registration.wanting,
         "metadata requests": machine.metadata.waiting,
         "client connections": clients,
+        "puts": machine.puts.queue,
+        "puts without ids": machine.puts.lacking,
+        "restores": machine.keyed.restores.running,
+        "restores that wait": machine.keyed.restores.waiting,
+        "reads of restores": machine.keyed.restores.by_token,
+        "unknown tables": machine.keyed.unknown,
     }
     return {name: len(kept) for name, kept in everything.items() if kept}
 

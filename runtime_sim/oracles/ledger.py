@@ -7,6 +7,7 @@ on whether the power went, and on what the server itself believed to be durable.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import attrs
@@ -80,7 +81,7 @@ class Ledger:
         self.ack_count += 1
         if generation != self.generation and not (self.promises_all and acks == -1):
             return  # the answer may be older than a loss
-        entry = self._known(start_offset, start_offset + batch.record_count, batch.identity, batch.crc)
+        entry = self._known(*self._place(batch, start_offset), batch.identity, batch.crc)
         if acks == -1:
             entry.acked = True
             self.committed_offset = max(self.committed_offset, entry.end_offset)
@@ -100,22 +101,36 @@ class Ledger:
         if end_offset > high_watermark:
             raise Violation(Oracle.BELOW_WATERMARK, f"{what}: the high watermark is {high_watermark}")
         batch = self.sent.get(identity)
-        if batch is None or batch.facts != (
-            head.crc,
-            head.writer_id,
-            head.batch_sequence,
-            head.schema_id,
-            head.record_count,
-        ):
+        if batch is None or not self._is_of(batch, head):
             raise Violation(Oracle.NOTHING_INVENTED, f"{what}: sent was {batch}, got {head}")
         if generation == self.generation or self.promises_all:
-            entry = self._known(head.base_offset, end_offset, identity, head.crc)
+            entry = self._known(self._anchor(head), end_offset, identity, batch.crc)
             entry.was_read = True
             self.committed_offset = max(self.committed_offset, end_offset)
             if entry.commit_ms not in (-1, head.commit_timestamp_ms):
                 text = f"{what}: was committed at {entry.commit_ms}, got {head.commit_timestamp_ms}"
                 raise Violation(Oracle.READS_ARE_STABLE, text)
             entry.commit_ms = head.commit_timestamp_ms
+
+    # What a batch in the log is known by; those of a changelog differ (keyed.py).
+
+    def _place(self, batch: SentBatch, told_offset: int, /) -> Place:
+        """Return where an acknowledged batch is, which a server told by one offset."""
+        return told_offset, told_offset + batch.record_count
+
+    def _anchor(self, head: BatchHead) -> int:
+        """Return the offset by which a batch of the log is known."""
+        return head.base_offset
+
+    def _is_of(self, batch: SentBatch, head: BatchHead) -> bool:
+        """Whether what is in the log is what was sent."""
+        return batch.facts == (
+            head.crc,
+            head.writer_id,
+            head.batch_sequence,
+            head.schema_id,
+            head.record_count,
+        )
 
     def _name(self) -> str:
         partition = f" partition {self.key[1]}" if self.key[1] >= 0 else ""
@@ -213,8 +228,9 @@ class Ledger:
             self._in_order(head, sequences)
         if at != end_offset:
             raise Violation(Oracle.CONTIGUOUS, f"{self._name()}: ends at {at}, expected {end_offset}")
+        anchors = {self._anchor(head) for head in in_log.values()}
         for entry in self.entries.values():
-            if entry.acked and entry.start_offset >= begins and entry.start_offset not in in_log:
+            if entry.acked and entry.start_offset >= begins and entry.start_offset not in anchors:
                 text = f"{self._name()} at {entry.start_offset}: {entry.identity} is not there"
                 raise Violation(Oracle.ACKED_SURVIVES, text)
 
@@ -245,10 +261,11 @@ class Ledgers:
 
     durability: Durability
     by_key: dict[BucketKey, Ledger] = attrs.Factory(dict)
+    kinds: dict[int, Callable[[BucketKey, Durability], Ledger]] = attrs.Factory(dict)  # by table id
 
     def of(self, key: BucketKey) -> Ledger:
         """Return the ledger of a bucket."""
         ledger = self.by_key.get(key)
         if ledger is None:
-            ledger = self.by_key[key] = Ledger(key, self.durability)
+            ledger = self.by_key[key] = self.kinds.get(key[0], Ledger)(key, self.durability)
         return ledger

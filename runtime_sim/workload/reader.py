@@ -253,6 +253,7 @@ class Reader:
             if identity is None:
                 raise Violation(Oracle.NOTHING_INVENTED, f"{where}: nobody wrote this: {head}")
             cursor.ledger.read(head, identity, generation, high_watermark)
+            self._note(cursor, identity, view[at : at + head.size_bytes], head, generation)
             if cursor.seen is not None:
                 cursor.seen[head.base_offset] = head
             cursor.offset += head.last_offset_delta + 1
@@ -260,6 +261,11 @@ class Reader:
             cursor.batch_count += 1
             self.client.world.count("batches read")
             at += head.size_bytes
+
+    def _note(
+        self, cursor: Cursor, identity: Identity, data: memoryview, head: BatchHead, generation: int
+    ) -> None:
+        """One more batch was read; what it holds is of no interest here."""
 
     def _is_whole(self, view: memoryview, head: BatchHead) -> bool:
         """Whether a batch has its checksum; a projected one has that of the whole."""

@@ -72,11 +72,7 @@ class TableSpec:
     def drawn(cls, seed: int, n: int, buckets: int) -> TableSpec:
         """Draw the *n*-th table of *seed*."""
         ttl = Stream.of(seed, "ttl", n).choice(("", "3 s", "8 s"))
-        draws = Stream.of(seed, "partitioning", n)
-        kind = draws.choice(
-            (Partitioning.NONE, Partitioning.NONE, Partitioning.BY_CLIENT, Partitioning.BY_TIME)
-        )
-        rule = _drawn_rule(draws) if kind is Partitioning.BY_TIME else None
+        kind, rule = drawn_partitioning(Stream.of(seed, "partitioning", n))
         if kind is not Partitioning.NONE:
             buckets = min(buckets, 2)  # in each partition
         return cls(f"table_{n}", buckets, ttl, kind, rule)
@@ -124,6 +120,14 @@ class TableSpec:
                 "table.auto-partition.num-retention": str(rule.retention_count),
             }
         return properties
+
+
+def drawn_partitioning(draws: Stream) -> tuple[Partitioning, TimeRule | None]:
+    """Draw how a table gets its partitions, and by which rule."""
+    kind = draws.choice(
+        (Partitioning.NONE, Partitioning.NONE, Partitioning.BY_CLIENT, Partitioning.BY_TIME)
+    )
+    return kind, _drawn_rule(draws) if kind is Partitioning.BY_TIME else None
 
 
 def _drawn_rule(draws: Stream) -> TimeRule:

@@ -9,7 +9,7 @@ until they are gone; what was open in them then is given up, too.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import attrs
 
@@ -83,6 +83,9 @@ class Lane:
 class Writer:
     """One writer of one table."""
 
+    API_KEY: ClassVar[ApiKey] = ApiKey.PRODUCE_LOG
+    RETRIABLE: ClassVar[frozenset[ErrorCode]] = RETRIABLE
+
     client: Client
     table: TableInUse
     config: WriterConfig
@@ -136,15 +139,20 @@ class Writer:
         client.later(1, self.config.pause_ms, self._produce)
 
     def _add(self, lane: Lane) -> None:
-        draws, config = self.client.draws, self.config
         if lane.writer_id != self.writer_id:
             lane.writer_id, lane.next_sequence = self.writer_id, 0
             lane.generation = lane.ledger.generation
         self._count += 1
-        newest = self.client.schema_ids.get(lane.place.table, 1)
-        schema_id = newest if draws.chance(700_000) else draws.between(1, newest)
-        batch = make_batch(
-            Identity(self.client.node, self._count),
+        batch = self._make(lane, Identity(self.client.node, self._count))
+        lane.next_sequence += 1
+        lane.open.append(batch)
+        lane.ledger.will_send(batch)
+
+    def _make(self, lane: Lane, identity: Identity) -> SentBatch:
+        draws, config = self.client.draws, self.config
+        schema_id = self._schema_id(lane)
+        return make_batch(
+            identity,
             writer_id=lane.writer_id,
             sequence=lane.next_sequence,
             values=drawn_values(draws, draws.between(1, config.records_max)),
@@ -157,9 +165,11 @@ class Writer:
             magic=config.magic,
             with_statistics=draws.chance(config.statistics_ppm),
         )
-        lane.next_sequence += 1
-        lane.open.append(batch)
-        lane.ledger.will_send(batch)
+
+    def _schema_id(self, lane: Lane) -> int:
+        """Draw the schema of a batch: the newest one, or an old one that somebody still uses."""
+        newest = self.client.schema_ids.get(lane.place.table, 1)
+        return newest if self.client.draws.chance(700_000) else self.client.draws.between(1, newest)
 
     # ---- sending -------------------------------------------------------------------------------
 
@@ -189,9 +199,7 @@ class Writer:
             batch.send_count += 1
             batch.was_oldest = batch is lane.open[0]
             batch.sent_generation = lane.ledger.generation
-        request = messages.ProduceLogRequest(
-            acks=self.config.acks, table_id=lane.key[0], timeout_ms=self.config.timeout_ms
-        )
+        request = self._request(lane, run)
         bucket = request.buckets_req.add(
             bucket_id=lane.bucket, records=b"".join(batch.data for batch in run)
         )
@@ -201,7 +209,12 @@ class Writer:
         def answered(answer: Answer) -> None:
             self._answered(lane, run, answer)
 
-        self.client.ask(address, ApiKey.PRODUCE_LOG, request, answered)
+        self.client.ask(address, self.API_KEY, request, answered)
+
+    def _request(self, lane: Lane, _: list[SentBatch]) -> Any:
+        return messages.ProduceLogRequest(
+            acks=self.config.acks, table_id=lane.key[0], timeout_ms=self.config.timeout_ms
+        )
 
     # ---- answers -------------------------------------------------------------------------------
 
@@ -209,16 +222,16 @@ class Writer:
         run = [batch for batch in run if batch in lane.open]
         if not run:
             return  # given up meanwhile
-        code, base_offset, text = answer.code, -1, answer.text
+        code, told_offset, text = answer.code, -1, answer.text
         if answer.message is not None:
             (bucket,) = answer.message.buckets_resp
             code, text = bucket.error_code, bucket.error_message
-            base_offset = bucket.base_offset
+            told_offset = self._offset_told(bucket)
         if code == 0:
-            self._acked(lane, run, base_offset)
+            self._acked(lane, run, told_offset)
         elif code == ErrorCode.OUT_OF_ORDER_SEQUENCE_EXCEPTION:
             self._out_of_order(lane, run[0], text)
-        elif answer.is_lost or code in RETRIABLE:
+        elif answer.is_lost or code in self.RETRIABLE:
             self._again(lane, run, code)
         else:
             raise Violation(Oracle.ANSWERS_MAKE_SENSE, f"{self.client.name}: a batch got {code}: {text}")
@@ -226,11 +239,16 @@ class Writer:
             batch.is_sent = False  # of those that are still open
         self.pump(lane)
 
-    def _acked(self, lane: Lane, run: list[SentBatch], base_offset: int) -> None:
+    @staticmethod
+    def _offset_told(bucket: Any) -> int:
+        """Return the offset that tells where the first batch of a request is."""
+        return int(bucket.base_offset)
+
+    def _acked(self, lane: Lane, run: list[SentBatch], told_offset: int) -> None:
         for batch in run:
-            self.client.note("acked", f"bucket {lane.bucket} {batch.identity} at {base_offset}")
+            self.client.note("acked", f"bucket {lane.bucket} {batch.identity} at {told_offset}")
             if batch is run[0]:
-                lane.ledger.acked(batch, base_offset, self.config.acks, batch.sent_generation)
+                lane.ledger.acked(batch, told_offset, self.config.acks, batch.sent_generation)
             else:  # the first may have been there, and others have written in between
                 lane.ledger.acked_behind(batch, self.config.acks, batch.sent_generation)
             lane.open.remove(batch)

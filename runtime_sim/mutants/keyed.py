@@ -1,0 +1,142 @@
+"""Broken versions of what keeps the rows of primary-key tables; see catalogue.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from flussd.core.kv import changelog
+from flussd.core.kv.buffer import Buffer
+from flussd.core.kv.merge import NewestVersion
+from flussd.core.kv.rows import Snapshot
+from flussd.core.kv.table import KvTable
+from flussd.core.tablet.keyed import Keyed
+from flussd.runtime_sim.mutants.mutant import Mutant
+from flussd.runtime_sim.oracles.violation import Oracle
+
+WRONG_ROWS: Final = (
+    Oracle.ROWS_ARE_THE_FOLD,
+    Oracle.ROWS_ARE_FRESH,
+    Oracle.ROWS_ARE_COMMITTED,
+    Oracle.SCANS_ARE_SNAPSHOTS,
+)
+
+
+def _at_once(original: Any) -> Any:
+    def accept(self: Any, merged: Any, base_offset: int) -> None:
+        original(self, merged, base_offset)
+        self.commit(base_offset + merged.offset_count)
+
+    return accept
+
+
+def _keep_last(original: Any) -> Any:
+    def cut(self: Any, end_offset: int) -> None:
+        last = dict(self._last)
+        original(self, end_offset)
+        self._last.update(last)
+
+    return cut
+
+
+def _no_deletes(original: Any) -> Any:
+    def replayed(*arguments: Any) -> Iterator[tuple[bytes, bytes | None]]:
+        return (change for change in original(*arguments) if change[1] is not None)
+
+    return replayed
+
+
+def _all_the_same(original: Any) -> Any:
+    def append(self: Any, key: Any, merged: Any, asked: Any) -> None:
+        end_offset = self.server.buckets.replicas[key].log.end_offset
+        original(self, key, merged, asked)
+        if end_offset == self.server.buckets.replicas[key].log.end_offset and key in self.buckets:
+            self.buckets[key].table._rows.apply(merged.writes)
+
+    return append
+
+
+def _as_they_are(_: Any) -> Any:
+    def values(self: Any) -> Iterator[bytes]:
+        for block in self._blocks:
+            for key in block:
+                value = self._rows.values.get(key)
+                yield self._replaced[key] if value is None else value
+
+    return values
+
+
+def _half_restored(original: Any) -> Any:
+    def writable(self: Any, key: Any) -> Any:
+        bucket = self.buckets.get(key)
+        if bucket is None or bucket.is_restored or bucket.table.row_count == 0:
+            return original(self, key)
+        return bucket
+
+    return writable
+
+
+def _newer_alone(original: Any) -> Any:
+    def update(self: Any, old: bytes, new: bytes) -> Any:
+        return old if self.version_of(old) == self.version_of(new) else original(self, old, new)
+
+    return update
+
+
+KEYED_MUTANTS: Final = {
+    "kv_commits_before_written": Mutant(
+        "rows are visible as soon as the log took them, before they are written",
+        KvTable,
+        "accept",
+        _at_once,
+        (*WRONG_ROWS, Oracle.CHANGELOG_IS_TRUE),  # a cut log leaves rows for later puts to see
+        likely=(1,),
+    ),
+    "kv_forgets_cut": Mutant(
+        "rows that were cut from the log stay for later puts to see",
+        Buffer,
+        "cut",
+        _keep_last,
+        (Oracle.CHANGELOG_IS_TRUE,),
+        likely=(1,),
+    ),
+    "kv_replay_skips_deletes": Mutant(
+        "a new leader does not fold the deletes of its log",
+        changelog,
+        "replayed",
+        _no_deletes,
+        (*WRONG_ROWS, Oracle.CHANGELOG_IS_TRUE),
+        likely=(1,),
+    ),
+    "kv_duplicate_merged_twice": Mutant(
+        "the rows of a batch count again when the log has it already",
+        Keyed,
+        "append",
+        _all_the_same,
+        (*WRONG_ROWS, Oracle.CHANGELOG_IS_TRUE),
+        likely=(1,),
+    ),
+    "kv_serves_half_restored": Mutant(
+        "rows are served while they are being restored",
+        Keyed,
+        "writable",
+        _half_restored,
+        (*WRONG_ROWS, Oracle.CHANGELOG_IS_TRUE),
+        likely=(5,),
+    ),
+    "kv_equal_version_stays": Mutant(
+        "a row of the same version does not replace the one that is there",
+        NewestVersion,
+        "update",
+        _newer_alone,
+        (Oracle.CHANGELOG_IS_TRUE,),
+    ),
+    "scan_sees_later_puts": Mutant(
+        "a scan gives rows as they are when it gets to them",
+        Snapshot,
+        "__iter__",
+        _as_they_are,
+        (Oracle.SCANS_ARE_SNAPSHOTS,),
+    ),
+}
+"""By name."""

@@ -1,0 +1,119 @@
+"""What is known of the bucket of a primary-key table: its changelog, as of any log, and the rows of it.
+
+A put is acknowledged with the end of its batch alone, so batches are known by their last offsets here. What
+a batch says is not what was sent: it is what the model of the engines makes of it, and that is judged at
+the end, for all batches in their order.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from flussd.core.records.arrow.batches import read_arrow_rows
+from flussd.core.records.batch import BatchHead
+from flussd.core.records.row_batch import read_rows
+from flussd.core.records.rows.codec import RowFormat, row_codec
+from flussd.runtime_sim.oracles.engines import Model, Record
+from flussd.runtime_sim.oracles.ledger import Ledger, Place
+from flussd.runtime_sim.oracles.sightings import History, Rows, Sighting
+from flussd.runtime_sim.oracles.violation import Oracle, Violation
+from flussd.runtime_sim.workload.batches import Identity, SentBatch
+from flussd.runtime_sim.workload.keyed_batches import SentPut
+from flussd.runtime_sim.workload.keyed_tables import KEYS, KeyedSpec
+
+ARROW: Final = "ARROW"
+
+
+@attrs.define(eq=False, repr=False)
+class KeyedLedger(Ledger):
+    """One bucket of a primary-key table; *watermark_offset* is the greatest that its leaders had."""
+
+    spec: KeyedSpec = attrs.field(kw_only=True)
+    watermark_offset: int = 0
+    contents: dict[int, bytes] = attrs.Factory(dict)  # by base offset: whole batches, as read last
+    checksums: dict[tuple[int, int], int] = attrs.Factory(dict)  # generation, base offset ->
+    sightings: list[Sighting] = attrs.Factory(list)
+
+    # ---- the changelog as a log ----------------------------------------------------------------
+
+    def _place(self, _: SentBatch, told_offset: int, /) -> Place:
+        return told_offset - 1, told_offset
+
+    def _anchor(self, head: BatchHead) -> int:
+        return head.base_offset + head.last_offset_delta
+
+    def _is_of(self, batch: SentBatch, head: BatchHead) -> bool:
+        return (batch.writer_id, batch.sequence) == (head.writer_id, head.batch_sequence)
+
+    def logged(self, head: BatchHead, identity: Identity, data: bytes, generation: int) -> None:
+        """A reader got the whole batch *data*, which `read` was told of."""
+        self.contents[head.base_offset] = data
+        if generation != self.generation and not self.promises_all:
+            return  # it may be of a log that is no more
+        place = (0 if self.promises_all else generation, head.base_offset)
+        known = self.checksums.setdefault(place, head.crc)
+        if known != head.crc:
+            text = f"{self._name()} at {head.base_offset} {identity}: {known:#010x} is {head.crc:#010x} now"
+            raise Violation(Oracle.READS_ARE_STABLE, text)
+
+    def watermark(self, offset: int) -> None:
+        """A leader has this watermark."""
+        self.watermark_offset = max(self.watermark_offset, offset)
+
+    def gave_up(self, start_offset: int) -> None:
+        """Retention gave up what is the only copy of rows."""
+        text = f"{self._name()}: all below {start_offset} is given up, and it is the log of rows"
+        raise Violation(Oracle.KEPT_LONG_ENOUGH, text)
+
+    def recovered(self, end_offset: int, start_offset: int) -> None:
+        """A server read its log, and found it to end and to begin here."""
+        generation = self.generation
+        super().recovered(end_offset, start_offset)
+        if generation != self.generation:
+            self.watermark_offset = min(self.watermark_offset, end_offset)
+
+    # ---- the rows ------------------------------------------------------------------------------
+
+    def audited(self, end_offset: int, in_log: dict[int, BatchHead]) -> None:
+        """A fresh reader read everything, up to *end_offset*: judge the whole."""
+        super().audited(end_offset, in_log)
+        history = self._history(in_log)
+        for sighting in self.sightings:
+            if not self.may_have_been_cut(sighting.generation):
+                sighting.judge(self._name(), history)
+
+    def _history(self, in_log: dict[int, BatchHead]) -> History:
+        """Fold the changelog; every batch must say what its put does to the rows before it."""
+        model = Model(self.spec)
+        ends, rows = [0], list[Rows]([{}])
+        for offset in sorted(in_log):
+            head = in_log[offset]
+            put = self.sent[self.by_sequence[head.writer_id, head.batch_sequence]]
+            assert isinstance(put, SentPut)
+            expected, said = model.put(put, head.schema_id), self._said(head)
+            if said != expected:
+                text = f"{self._name()} at {offset}, schema {head.schema_id}: {put} on {rows[-1]}"
+                told = f"{text}: expected {_told(expected)}, got {_told(said)}"
+                raise Violation(Oracle.CHANGELOG_IS_TRUE, told)
+            if head.last_offset_delta + 1 != max(1, len(expected)):
+                text = f"{self._name()} at {offset}: {len(expected)} records, {head}"
+                raise Violation(Oracle.CHANGELOG_IS_TRUE, text)
+            ends.append(offset + head.last_offset_delta + 1)
+            rows.append(dict(model.rows))
+        keys = [(k, b) for k in range(KEYS) for b in range(KEYS)]
+        return History(ends, rows, sorted(keys, key=self.spec.keys.encode))
+
+    def _said(self, head: BatchHead) -> list[Record]:
+        """Return the records of a batch."""
+        view = memoryview(self.contents[head.base_offset])
+        types = self.spec.types(head.schema_id)
+        head = head._replace(position=0)
+        if self.spec.log_format == ARROW:
+            return read_arrow_rows(types, view, head)
+        return read_rows(view, head, row_codec(RowFormat(self.spec.log_format), types))
+
+
+def _told(records: list[Record]) -> str:
+    return ", ".join([f"{change.short}{row}" for change, row in records]) or "nothing"
