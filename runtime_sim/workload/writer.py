@@ -184,10 +184,10 @@ class Writer:
             return
         run: list[SentBatch] = []
         for batch in list(lane.open)[:IN_FLIGHT_MAX]:
-            if batch.is_sent:
-                continue
-            run.append(batch)
-            if len(run) == self.config.batches_per_request:
+            if not batch.is_sent:
+                run.append(batch)
+            # Those of one request have to follow each other (seed 202).
+            if run and (batch.is_sent or len(run) == self.config.batches_per_request):
                 self._send(lane, run, address)
                 run = []
         if run:
