@@ -329,7 +329,7 @@ class Buckets:
     def _troubled(self, news: e.Troubled) -> None:
         self.announce("bucket troubled", news.key, news.text)
         self.server.reports.failed(news.key, news.text)
-        due_ms = self.server.now_ms + RETRY_AFTER_MS
+        due_ms = self.server.now_ms + RETRY_AFTER_MS * self.server.keyed.retry_factor(news.key)
         self.server.retry_later(RetryWaiter(-1, -1, due_ms, key=news.key))
         self._checkpoint_done(e.CheckpointDone(news.key))
         self._was_read(news.key)

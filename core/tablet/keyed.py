@@ -11,7 +11,7 @@ start (as LIST_OFFSETS): a row that was read must not disappear.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -28,6 +28,10 @@ from flussd.core.wire.errors import ErrorCode
 
 if TYPE_CHECKING:
     from flussd.core.tablet.tablet import TabletServer
+
+
+RETRY_FACTOR_MAX: Final = 16
+"""Of the pause before a damaged log is folded again: 8 s, in which a disk that came back is found."""
 
 
 @attrs.define(eq=False)
@@ -59,6 +63,7 @@ class Keyed:
     buckets: dict[BucketKey, KeyedBucket] = attrs.Factory(dict)
     unknown: dict[BucketKey, int] = attrs.Factory(dict)  # led, of a table not heard of yet -> epoch
     rules: dict[int, tuple[TableRecord, TableRules]] = attrs.Factory(dict)
+    failures: dict[BucketKey, int] = attrs.Factory(dict)  # folds of a bucket in a row that failed
     appending: Merged | None = None  # what a replica is just asked to append
 
     def __attrs_post_init__(self) -> None:
@@ -85,15 +90,27 @@ class Keyed:
             if self.server.catalog.table_by_id(key[0]) is not None:
                 del self.unknown[key]
                 self.leading(key, epoch)
+        by_id = self.server.catalog.by_id
+        self.rules = {table_id: known for table_id, known in self.rules.items() if table_id in by_id}
+        self.failures = {key: count for key, count in self.failures.items() if key[0] in by_id}
+
+    def retry_factor(self, key: BucketKey) -> int:
+        """How many times the usual pause to wait before a bucket in trouble begins again.
+
+        What is damaged stays so, and each fold of a large log takes a core for long.
+        """
+        return min(1 << max(0, self.failures.get(key, 0) - 1), RETRY_FACTOR_MAX)
 
     def restored(self, restore: Restore, stage: Stage) -> None:
         """A restore ended."""
         bucket = self.buckets[restore.key]
         if stage is Stage.FAILED:
+            self.failures[restore.key] = self.failures.get(restore.key, 0) + 1
             replica = self.server.buckets.replicas[restore.key]
             self.server.buckets.step(replica, e.RowsUnreadable(restore.text))
             return
         bucket.is_restored = True
+        self.failures.pop(restore.key, None)
         if restore.offset:
             row_count = bucket.table.row_count
             facts: dict[str, int | str] = {"end_offset": restore.offset}

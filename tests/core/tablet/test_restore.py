@@ -147,6 +147,27 @@ def test_what_cannot_be_read_is_not_served_in_part(make_keyed, memory_disk, dama
     assert expected() == keyed.lookup(*range(20))
 
 
+def test_damage_is_looked_at_less_and_less_often(make_keyed, memory_disk):
+    """Each fold of a damaged log takes time from others; once it is whole, it is found within 8 s."""
+    keyed = filled(make_keyed)
+    whole = bytes(memory_disk.files[FILE])
+    memory_disk.files[FILE][-100] ^= 1
+    keyed.tell(epoch=2)
+    pauses = []
+    for _ in range(8):
+        began = keyed.server.clock.now
+        tries = len([one for one in keyed.server.announced if "bucket troubled" in str(one)])
+        while tries == len([one for one in keyed.server.announced if "bucket troubled" in str(one)]):
+            keyed.server.pass_ms(100)
+        pauses.append((keyed.server.clock.now - began) // buckets.RETRY_AFTER_MS)
+    memory_disk.files[FILE][:] = whole
+    keyed.server.pass_ms(16 * buckets.RETRY_AFTER_MS)
+
+    assert [1, 2, 4, 8, 16, 16, 16, 16] == pauses
+    assert expected() == keyed.lookup(*range(20))
+    assert {} == keyed.server.machine.keyed.failures
+
+
 def test_leadership_that_ends_meanwhile(make_keyed, memory_disk):
     """What is read for a former term is for nobody; the next term reads again."""
     keyed = filled(make_keyed)
