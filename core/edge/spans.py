@@ -22,7 +22,7 @@ from flussd.core.connections import (
 from flussd.core.files import DiskError
 from flussd.core.records.batch import crc_is_right, heads_in, position_of
 from flussd.core.records.predicate import keep_matching
-from flussd.core.records.project import NotProjectable, Projections
+from flussd.core.records.project import NotKnownYet, NotProjectable, Projections
 from flussd.core.wire import hot
 from flussd.core.wire.errors import ErrorCode
 
@@ -107,6 +107,9 @@ class Gathering:
         if answer.projection is not None and not error_code:
             try:
                 records = projections.apply(records, answer.projection, answer.limit_bytes)
+            except NotKnownYet as problem:
+                # The writer heard of the new column first; the reader asks for metadata, and comes back.
+                error_code, error_text = ErrorCode.NOT_LEADER_OR_FOLLOWER, str(problem)
             except NotProjectable as problem:
                 error_code, error_text = ErrorCode.CORRUPT_MESSAGE, f"cannot project: {problem}"
         return hot.FetchBucketResult(

@@ -40,6 +40,10 @@ class NotProjectable(ValueError):  # noqa: N818 - it says what the bytes are not
     """The stored bytes are not an Arrow record batch of the table's schema."""
 
 
+class NotKnownYet(NotProjectable):
+    """The batch is of a schema that is newer than all that are known: soon it will be."""
+
+
 @attrs.frozen
 class Projection:
     """The wanted *columns*, ascending, and the layout of every schema that a batch may have."""
@@ -94,12 +98,18 @@ class Projections:
     def apply(self, chunks: Sequence[Bytes], projection: Projection, limit_bytes: int = 0) -> list[Bytes]:
         """Return the projected batches of *chunks*, each of which holds whole ones.
 
-        With a limit, as many of the first ones as fit into *limit_bytes*, at least one.
+        With a limit, as many of the first ones as fit into *limit_bytes*, at least one. Those before
+        the first whose schema is not known yet; NotKnownYet if that is the very first.
         """
         parts: list[Bytes] = []
         size_bytes = 0
         for count, (view, head) in enumerate(_batches(chunks)):
-            batch = _project(view, head, projection)
+            try:
+                batch = _project(view, head, projection)
+            except NotKnownYet:
+                if parts:
+                    break  # the reader comes back for it
+                raise
             size_bytes += sum(map(len, batch))
             if limit_bytes and count and (size_bytes > limit_bytes or count >= PROJECTED_BATCHES_MAX):
                 break
@@ -130,6 +140,8 @@ def _project(view: memoryview, head: BatchHead, projection: Projection) -> list[
     if len(batch) == head_bytes:
         return [batch]
     layout = projection.layouts.get(head.schema_id)
+    if layout is None and head.schema_id > max(projection.layouts, default=0):
+        raise NotKnownYet(f"schema {head.schema_id} of the table is not known here yet")
     if layout is None:
         raise NotProjectable(f"the table has no schema {head.schema_id}")
     statistics_bytes = struct.unpack_from("<i", batch, head_bytes - 4)[0] if head.magic else 0

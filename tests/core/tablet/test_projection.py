@@ -43,3 +43,16 @@ def test_a_table_that_is_altered_while_a_fetch_waits(server):
     server.produced(told(NUMBERS, TEXTS, NUMBERS, schema_id=2))
 
     assert arrow_body(2, [NUMBERS]) == records(server, fetch)
+
+
+def test_a_batch_of_a_schema_that_is_not_known_yet(server):
+    """A writer hears of a column before the server: readers get what is before, and wait for the rest."""
+    server.produced(told(NUMBERS, TEXTS))
+    server.produced(told(NUMBERS, TEXTS, NUMBERS, schema_id=2))
+
+    assert arrow_body(2, [NUMBERS]) == records(server, server.fetch(0, columns=(0,)))
+    refused = server.fetched(server.fetch(2, columns=(0,)))
+    assert ErrorCode.NOT_LEADER_OR_FOLLOWER == refused.error_code
+    assert "schema 2 of the table is not known here yet" == refused.error_message
+    server.tell(schemas=(NARROW, WIDER))
+    assert arrow_body(2, [NUMBERS]) == records(server, server.fetch(2, columns=(0,)))
