@@ -52,6 +52,8 @@ class Faults:
         self.world.story.line(self.world.now_us, "-", "quiesce", "no more faults")
 
     def _begin(self, n: int, fault: Fault) -> None:
+        if self.is_over:
+            return  # what a plan has behind the end of all faults (seed 1767)
         what = f"{fault.kind.value} {','.join(fault.nodes)}"
         text = f"{what} for_ms={fault.for_ms} count={fault.count} {fault.how}"
         self.world.story.line(self.world.now_us, "-", "fault", text)

@@ -115,7 +115,7 @@ def draw_keyed_plan(
             else:
                 down_ms = draws.long_tail(20, 500)
                 faults.append(Fault(at_ms, kind, nodes, down_ms, draws.between(0, AGAIN_EFFECTS)))
-    return tuple(faults)
+    return tuple([fault for fault in faults if fault.at_ms < CHAOS_MS[1]])
 
 
 def _death(kind: FaultKind) -> Callable[..., Fault]:

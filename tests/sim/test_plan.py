@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from flussd.runtime_sim.plan import FaultKind, PlanError, draw_plan, from_toml, seed_of, to_toml
+from flussd.runtime_sim.plan import (
+    CHAOS_MS,
+    FaultKind,
+    PlanError,
+    draw_keyed_plan,
+    draw_plan,
+    from_toml,
+    seed_of,
+    to_toml,
+)
 from flussd.runtime_sim.run import Run
 
 SERVERS, CLIENTS = ["registry", "coordinator", "tablet-0"], ["writer-0", "admin"]
@@ -26,6 +35,14 @@ def test_every_kind_of_fault_is_drawn():
     kinds = {fault.kind for seed in range(100) for fault in draw_plan(seed, SERVERS, CLIENTS)}
 
     assert set(FaultKind) == kinds
+
+
+def test_no_fault_comes_behind_the_end_of_chaos():
+    """A server that is down in the audit has no machine to look into (seed 1767)."""
+    for seed in range(200):
+        plan = (*draw_plan(seed, SERVERS, CLIENTS), *draw_keyed_plan(seed, SERVERS, SERVERS[2:], CLIENTS))
+
+        assert max(fault.at_ms for fault in plan) <= CHAOS_MS[1]
 
 
 @pytest.mark.parametrize(
