@@ -26,6 +26,7 @@ from flussd.core.log.writers import Verdict, Writers
 from flussd.core.records import predicate
 from flussd.core.records.predicate import Function
 from flussd.core.registry.registry import RegistryMachine
+from flussd.core.replica.events import AppendAnswered
 from flussd.core.replica.flights import NO_TICKET
 from flussd.core.replica.replica import Replica
 from flussd.core.replica.stored import Asked, StoredLog
@@ -43,7 +44,9 @@ def _no_crc(_: Any) -> Any:
 
 def _ack_first(original: Any) -> Any:
     def write(self: Any, event: Any, timestamp_ms: int, undo: Any) -> None:
-        self._answer(event.ticket, self.log.end_offset)
+        base_offset = self.log.end_offset
+        end_offset = base_offset + sum(head.last_offset_delta + 1 for head in event.heads)
+        self._out.append(AppendAnswered(event.ticket, base_offset, end_offset=end_offset))
         original(self, attrs.evolve(event, ticket=NO_TICKET), timestamp_ms, undo)
 
     return write
@@ -160,7 +163,14 @@ MUTANTS: Final = {
         Replica,
         "_write",
         _ack_first,
-        (Oracle.ACKED_SURVIVES, Oracle.READS_ARE_STABLE, Oracle.WRITERS_REMEMBERED),
+        # The last two: a row of a primary-key table that was acknowledged is not there to be read.
+        (
+            Oracle.ACKED_SURVIVES,
+            Oracle.READS_ARE_STABLE,
+            Oracle.WRITERS_REMEMBERED,
+            Oracle.ROWS_ARE_FRESH,
+            Oracle.SCANS_ARE_SNAPSHOTS,
+        ),
     ),
     "reuse_writer_sequence": Mutant(
         "a batch that is there already is appended again",
@@ -265,7 +275,12 @@ MUTANTS: Final = {
         "_send_group",
         _early,
         # Writer ids come from the registry, too: the same block given out twice is two writers in one.
-        (Oracle.CATALOG_IS_TRUE, Oracle.SCHEMAS_LAST, Oracle.WRITERS_REMEMBERED),
+        (
+            Oracle.CATALOG_IS_TRUE,
+            Oracle.FIRST_REGISTRATION,
+            Oracle.SCHEMAS_LAST,
+            Oracle.WRITERS_REMEMBERED,
+        ),
         likely=(159,),
     ),
     **KEYED_MUTANTS,
