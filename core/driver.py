@@ -43,7 +43,6 @@ from flussd.core.ports import Clock, Disk, Network, RegistryPort, Sessions
 from flussd.core.records.project import Projections
 from flussd.core.registry import messages as r
 from flussd.core.ring import Ring
-from flussd.core.storage import PERFORM as PERFORM_ON_FILES
 from flussd.core.storage import Files
 from flussd.core.wire import hot, messages, private
 
@@ -192,7 +191,7 @@ class Driver:
         return self.ports.network
 
     def _file(self, effect: f.FileEffect) -> None:
-        PERFORM_ON_FILES[type(effect)](self.files, effect)
+        self.files.perform(effect)
 
     def _wake_at(self, effect: WakeAt) -> None:
         self.ports.clock.wake_at(effect.at_ms)

@@ -59,6 +59,11 @@ class Replica(StoredLog):
         else:
             assert written_offset == end_offset or self.flights.queue
 
+    @property
+    def has_committed(self) -> bool:
+        """Whether what earlier terms left is committed in ours; what is told before may disappear."""
+        return self.high_watermark >= self.term_start_offset
+
     # ---- leadership ----------------------------------------------------------------------------
 
     def _keep(self, event: e.LeadershipGiven) -> None:

@@ -26,6 +26,7 @@ from flussd.core.replica.replica import Replica
 from flussd.core.replica.stored import Role
 from flussd.core.tablet.locate import Seek, Walk, WalkEnd, Walks
 from flussd.core.tablet.parked import Waiter
+from flussd.core.tablet.parts import key_of
 from flussd.core.tablet.produce import HELD_CODES
 from flussd.core.wire.errors import ErrorCode
 
@@ -119,7 +120,9 @@ class Fetches:
             event.connection,
             event.request_id,
             self.server.now_ms + max(0, wait_ms),
-            keys=tuple(_key(table, bucket) for table in asked.tables_req for bucket in table.buckets_req),
+            keys=tuple(
+                key_of(table.table_id, bucket) for table in asked.tables_req for bucket in table.buckets_req
+            ),
             max_bytes=min(asked.max_bytes, FETCH_BYTES_MAX),
             min_bytes=min_bytes,
             asked=tuple(asked.tables_req),
@@ -144,7 +147,7 @@ class Fetches:
             slots.append(
                 Slot(
                     index,
-                    _key(table, bucket),
+                    key_of(table.table_id, bucket),
                     partition_id,
                     bucket.fetch_offset,
                     bucket.max_fetch_bytes,
@@ -282,10 +285,6 @@ class Fetches:
         """The log may be another one from now on."""
         for place in [place for place in self.places if place[0] == key]:
             del self.places[place]
-
-
-def _key(table: Any, bucket: Any) -> BucketKey:
-    return table.table_id, bucket.partition_id if bucket.HasField("partition_id") else -1, bucket.bucket_id
 
 
 def end_in(replica: Replica, segment: Segment) -> int:

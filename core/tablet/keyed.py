@@ -206,7 +206,7 @@ class Keyed:
         if isinstance(bucket, NotServed):
             return bucket
         replica = self.server.buckets.replicas[key]
-        if replica.high_watermark < replica.term_start_offset:
+        if not replica.has_committed:
             text = "the leader has not committed in its term yet"
             return NotServed(ErrorCode.LEADER_NOT_AVAILABLE_EXCEPTION, text, may_pass=True)
         return bucket.table

@@ -99,7 +99,7 @@ class Offsets:
             return _refused(key, ErrorCode.UNKNOWN_SERVER_ERROR, waiter.refused)
         if waiter.offset_type == EARLIEST:
             return _found(key, replica.log.start_offset)
-        if replica.high_watermark < replica.term_start_offset:
+        if not replica.has_committed:
             if waiter.waited:
                 text = "the leader has not committed in its term yet"
                 return _refused(key, ErrorCode.LEADER_NOT_AVAILABLE_EXCEPTION, text)

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from flussd.core.connections import ProduceAnswer, ProduceReceived, ReplyError, ReplyProduce
+from flussd.core.connections import (
+    ProduceAnswer,
+    ProduceReceived,
+    ReplyError,
+    ReplyProduce,
+    RequestReceived,
+)
 from flussd.core.replica import events as e
 from flussd.core.replica.events import BucketKey
 from flussd.core.tablet.parked import Waiter
@@ -72,11 +78,7 @@ class Produces:
     def received(self, event: ProduceReceived) -> None:
         """Take a request in."""
         server = self.server
-        if event.acks not in (-1, 0, 1):
-            text = f"required acks: expected -1, 0 or 1, got {event.acks}"
-            server.emit(
-                ReplyError(event.connection, event.request_id, ErrorCode.INVALID_REQUIRED_ACKS, text)
-            )
+        if not check_acks(server, event, event.acks):
             return
         if not event.buckets:
             server.emit(ReplyProduce(event.connection, event.request_id, ()))
@@ -104,8 +106,7 @@ class Produces:
             asks.append((key, asked))
         if not waiter.tickets:
             self._reply(waiter)
-        table = server.catalog.table_by_id(event.table_id)
-        has_rows = table is not None and table.has_primary_key
+        has_rows = server.keyed.has_primary_key(event.table_id)
         for key, asked in asks:
             if self.holding and (event.connection, key) in self.holding:
                 self.refuse_behind(asked.ticket)
@@ -186,3 +187,12 @@ class Produces:
             self.server.emit_or_hold(waiter.reply(), held=True, refused=tuple(refused))
         else:
             self.server.emit(waiter.reply())
+
+
+def check_acks(server: TabletServer, event: ProduceReceived | RequestReceived, acks: int) -> bool:
+    """Refuse a request whose acks are none; return whether they are some."""
+    if acks in (-1, 0, 1):
+        return True
+    text = f"required acks: expected -1, 0 or 1, got {acks}"
+    server.emit(ReplyError(event.connection, event.request_id, ErrorCode.INVALID_REQUIRED_ACKS, text))
+    return False

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from flussd.core.connections import Reply, ReplyError, RequestReceived
+from flussd.core.connections import Reply, RequestReceived
 from flussd.core.kv.ids import IdsWanted
 from flussd.core.kv.table import Merged
 from flussd.core.limits import PUT_SLICE_BYTES
@@ -24,7 +24,7 @@ from flussd.core.records.refusal import Refused
 from flussd.core.replica import events as e
 from flussd.core.replica.events import BucketKey
 from flussd.core.tablet.keyed import KeyedBucket, NotServed
-from flussd.core.tablet.produce import ProduceWaiter
+from flussd.core.tablet.produce import ProduceWaiter, check_acks
 from flussd.core.wire import messages
 from flussd.core.wire.errors import ErrorCode
 
@@ -188,15 +188,6 @@ class Puts:
 
     def _refuse(self, put: Put, code: ErrorCode, text: str) -> None:
         self.server.produces.answered(e.AppendAnswered(put.ticket, -1, code, text))
-
-
-def check_acks(server: TabletServer, event: RequestReceived, acks: int) -> bool:
-    """Refuse a request whose acks are none; return whether they are some."""
-    if acks in (-1, 0, 1):
-        return True
-    text = f"required acks: expected -1, 0 or 1, got {acks}"
-    server.emit(ReplyError(event.connection, event.request_id, ErrorCode.INVALID_REQUIRED_ACKS, text))
-    return False
 
 
 def _asked(put: Put, log_batch: bytes) -> e.AppendAsked:

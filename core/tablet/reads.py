@@ -8,7 +8,7 @@ that inserts what is missing is a put (puts.py), and is answered out of the pre-
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import attrs
 
@@ -20,8 +20,9 @@ from flussd.core.replica import events as e
 from flussd.core.replica.events import BucketKey
 from flussd.core.tablet.keyed import NotServed
 from flussd.core.tablet.parked import Waiter
-from flussd.core.tablet.produce import HELD_CODES, ProduceWaiter
-from flussd.core.tablet.puts import Put, check_acks
+from flussd.core.tablet.parts import answer_of, key_of
+from flussd.core.tablet.produce import HELD_CODES, ProduceWaiter, check_acks
+from flussd.core.tablet.puts import Put
 from flussd.core.wire import messages
 from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.errors import ErrorCode
@@ -29,6 +30,9 @@ from flussd.core.wire.errors import ErrorCode
 if TYPE_CHECKING:
     from flussd.core.tablet.keyed import Keyed
     from flussd.core.tablet.tablet import TabletServer
+
+Found: TypeAlias = dict[BucketKey, KvTable | NotServed]
+"""The rows of the buckets of a request, or why there are none."""
 
 TOO_LARGE = f"the values of one request: expected up to {LOOKUP_BYTES_MAX} bytes, got more"
 
@@ -52,7 +56,7 @@ class InsertWaiter(ProduceWaiter):
     def answer(self, index: int, news: e.AppendAnswered) -> Any:
         """Return the answer of one bucket: all its keys have rows now."""
         bucket = self.asked.buckets_req[index]
-        answer = _answer_of(messages.PbLookupRespForBucket(), bucket)
+        answer = answer_of(messages.PbLookupRespForBucket(), bucket)
         if news.code:
             return _refuse(answer, news.code, news.text)
         led = self.keyed.writable(key_of(self.table_id, bucket))
@@ -109,40 +113,16 @@ class Reads:
 
     # ---- answers -------------------------------------------------------------------------------
 
-    def _lookup(self, asked: Any, found: dict[BucketKey, KvTable | NotServed]) -> tuple[Any, list[int]]:
-        response = messages.LookupResponse()
-        left_bytes = LOOKUP_BYTES_MAX
-        for bucket in asked.buckets_req:
-            answer = _answer_of(response.buckets_resp.add(), bucket)
-            table = found[key_of(asked.table_id, bucket)]
-            if isinstance(table, NotServed):
-                _refuse(answer, table.code, table.text)
-            else:
-                left_bytes -= _look_up(answer, table.get, bucket.keys, left_bytes)
-        return response, [answer.error_code for answer in response.buckets_resp]
+    def _lookup(self, asked: Any, found: Found) -> tuple[Any, list[int]]:
+        def fill(answer: Any, table: KvTable, keys: Any, left_bytes: int) -> int:
+            return _look_up(answer, table.get, keys, left_bytes)
 
-    def _prefix_lookup(
-        self, asked: Any, found: dict[BucketKey, KvTable | NotServed]
-    ) -> tuple[Any, list[int]]:
-        response = messages.PrefixLookupResponse()
-        left_bytes = LOOKUP_BYTES_MAX
-        for bucket in asked.buckets_req:
-            answer = _answer_of(response.buckets_resp.add(), bucket)
-            table = found[key_of(asked.table_id, bucket)]
-            if isinstance(table, NotServed):
-                _refuse(answer, table.code, table.text)
-                continue
-            for prefix in bucket.keys:
-                values = table.with_prefix(prefix)
-                left_bytes -= sum(map(len, values))
-                if left_bytes < 0:
-                    answer.ClearField("value_lists")
-                    _refuse(answer, ErrorCode.RECORD_TOO_LARGE_EXCEPTION, TOO_LARGE)
-                    break
-                answer.value_lists.add(values=values)
-        return response, [answer.error_code for answer in response.buckets_resp]
+        return _filled(messages.LookupResponse(), asked, found, fill)
 
-    def _limit_scan(self, asked: Any, found: dict[BucketKey, KvTable | NotServed]) -> tuple[Any, list[int]]:
+    def _prefix_lookup(self, asked: Any, found: Found) -> tuple[Any, list[int]]:
+        return _filled(messages.PrefixLookupResponse(), asked, found, _look_prefixes_up)
+
+    def _limit_scan(self, asked: Any, found: Found) -> tuple[Any, list[int]]:
         response = messages.LimitScanResponse(is_log_table=False)
         (table,) = found.values()
         if isinstance(table, NotServed):
@@ -155,7 +135,7 @@ class Reads:
             response.records = build_value_batch(values)
         return response, []
 
-    def _open_scan(self, asked: Any, found: dict[BucketKey, KvTable | NotServed]) -> tuple[Any, list[int]]:
+    def _open_scan(self, asked: Any, found: Found) -> tuple[Any, list[int]]:
         ((key, table),) = found.items()
         if isinstance(table, NotServed):
             response = messages.ScanKvResponse()
@@ -217,22 +197,24 @@ class Reads:
     }
 
 
-def key_of(table_id: int, bucket: Any) -> BucketKey:
-    """Return the bucket that a part of a request is about."""
-    return table_id, bucket.partition_id if bucket.HasField("partition_id") else -1, bucket.bucket_id
-
-
-def _answer_of(answer: Any, bucket: Any) -> Any:
-    """Say in an answer which bucket it is about."""
-    answer.bucket_id = bucket.bucket_id
-    if bucket.HasField("partition_id"):
-        answer.partition_id = bucket.partition_id
-    return answer
-
-
 def _refuse(answer: Any, code: ErrorCode, text: str) -> Any:
     answer.error_code, answer.error_message = int(code), text
     return answer
+
+
+def _filled(
+    response: Any, asked: Any, found: Found, fill: Callable[[Any, KvTable, Any, int], int]
+) -> tuple[Any, list[int]]:
+    """Answer each bucket of a lookup: *fill* adds what its keys find, and returns how large that is."""
+    left_bytes = LOOKUP_BYTES_MAX
+    for bucket in asked.buckets_req:
+        answer = answer_of(response.buckets_resp.add(), bucket)
+        table = found[key_of(asked.table_id, bucket)]
+        if isinstance(table, NotServed):
+            _refuse(answer, table.code, table.text)
+        else:
+            left_bytes -= fill(answer, table, bucket.keys, left_bytes)
+    return response, [answer.error_code for answer in response.buckets_resp]
 
 
 def _look_up(answer: Any, get: Callable[[bytes], bytes | None], keys: Any, left_bytes: int) -> int:
@@ -246,4 +228,18 @@ def _look_up(answer: Any, get: Callable[[bytes], bytes | None], keys: Any, left_
         entry = answer.values.add()
         if value is not None:
             entry.values = value
+    return size_bytes
+
+
+def _look_prefixes_up(answer: Any, table: KvTable, prefixes: Any, left_bytes: int) -> int:
+    """Put the values under *prefixes* into an answer, or that they are too large; return their size."""
+    size_bytes = 0
+    for prefix in prefixes:
+        values = table.with_prefix(prefix)
+        size_bytes += sum(map(len, values))
+        if size_bytes > left_bytes:
+            answer.ClearField("value_lists")
+            _refuse(answer, ErrorCode.RECORD_TOO_LARGE_EXCEPTION, TOO_LARGE)
+            break
+        answer.value_lists.add(values=values)
     return size_bytes

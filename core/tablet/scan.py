@@ -19,6 +19,7 @@ from flussd.core.replica.stored import Role
 from flussd.core.tablet.fetch import end_in
 from flussd.core.tablet.keyed import NotServed
 from flussd.core.tablet.parked import Waiter
+from flussd.core.tablet.parts import answer_of, key_of
 from flussd.core.tablet.produce import HELD_CODES
 from flussd.core.wire import messages
 from flussd.core.wire.errors import ErrorCode
@@ -46,13 +47,12 @@ class Scans:
     def received(self, event: RequestReceived) -> None:
         """Take a request in."""
         asked = event.message
-        partition_id = asked.partition_id if asked.HasField("partition_id") else -1
         self.run(
             ScanWaiter(
                 event.connection,
                 event.request_id,
                 self.server.now_ms + TERM_COMMIT_HOLD_MS,
-                keys=((asked.table_id, partition_id, asked.bucket_id),),
+                keys=(key_of(asked.table_id, asked),),
                 limit=asked.limit,
             )
         )
@@ -84,7 +84,7 @@ class Scans:
         if waiter.limit < 0:
             text = f"limit: expected 0 or more, got {waiter.limit}"
             return _refused(ErrorCode.LOG_OFFSET_OUT_OF_RANGE_EXCEPTION, text)
-        if replica.high_watermark < replica.term_start_offset:
+        if not replica.has_committed:
             text = "the leader has not committed in its term yet"
             return _refused(ErrorCode.LEADER_NOT_AVAILABLE_EXCEPTION, text) if waiter.waited else None
         return _last(replica, waiter.limit)
@@ -103,16 +103,12 @@ class Scans:
         response = messages.GetTableStatsResponse()
         for bucket in event.message.buckets_req:
             entry = self._stats(event.message.table_id, bucket)
-            entry.bucket_id = bucket.bucket_id
-            if bucket.HasField("partition_id"):
-                entry.partition_id = bucket.partition_id
-            response.buckets_resp.append(entry)
+            response.buckets_resp.append(answer_of(entry, bucket))
         held = any(entry.error_code in HELD_CODES for entry in response.buckets_resp)
         self.server.emit_or_hold(Reply(event.connection, event.request_id, response), held=held)
 
     def _stats(self, table_id: int, bucket: messages.PbTableStatsReqForBucket) -> Any:
-        partition_id = bucket.partition_id if bucket.HasField("partition_id") else -1
-        key = (table_id, partition_id, bucket.bucket_id)
+        key = key_of(table_id, bucket)
         replica = self._leader(key)
         if not isinstance(replica, Replica):
             code, text = replica

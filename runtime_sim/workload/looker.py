@@ -25,7 +25,7 @@ from flussd.runtime_sim.oracles.violation import Oracle, Violation
 from flussd.runtime_sim.workload.client import LOST, Answer, Client, Place
 from flussd.runtime_sim.workload.keyed_batches import Key, Row, drawn_key
 from flussd.runtime_sim.workload.keyed_tables import KEYS, KeyedSpec
-from flussd.runtime_sim.workload.places import Places, TableInUse
+from flussd.runtime_sim.workload.places import KnownBuckets, TableInUse
 from flussd.runtime_sim.workload.reader import RETRIABLE
 
 OVER: Final = frozenset(
@@ -69,12 +69,11 @@ class Looker:
     table: TableInUse
     ledgers: Ledgers
     pause_ms: tuple[int, int]
-    places: Places = attrs.field(init=False)
-    buckets: list[tuple[Place, BucketKey]] = attrs.Factory(list)
+    buckets: KnownBuckets = attrs.field(init=False)
     to_audit: list[tuple[BucketKey, int]] | None = None  # bucket, number of the question; None: it draws
 
     def __attrs_post_init__(self) -> None:
-        self.places = Places(self.client, self.table, self._found, self._gone)
+        self.buckets = KnownBuckets(self.client, self.table)
 
     @property
     def spec(self) -> KeyedSpec:
@@ -84,19 +83,12 @@ class Looker:
 
     def start(self) -> None:
         """Begin to ask."""
-        self.places.start()
+        self.buckets.places.start()
         self._next()
 
     def audit(self, keys: Iterable[BucketKey]) -> None:
         """Ask everything of each of *keys*, from now on."""
         self.to_audit = [(key, n) for key in keys for n in range(len(self._questions))]
-
-    def _found(self, place: Place, partition_id: int) -> None:
-        keys = [(self.table.table_id, partition_id, n) for n in range(self.table.spec.buckets)]
-        self.buckets += [(place, key) for key in keys]
-
-    def _gone(self, _: Place, partition_id: int) -> None:
-        self.buckets = [(place, key) for place, key in self.buckets if key[1] != partition_id]
 
     def _next(self) -> None:
         self.client.later(*self.pause_ms, self._act)
@@ -104,14 +96,14 @@ class Looker:
     def _act(self) -> None:
         if self.client.is_stopping:
             return
-        if not self.buckets or self.to_audit == []:
+        if not self.buckets.all or self.to_audit == []:
             self._next()
             return
-        place, key = self.client.draws.choice(self.buckets)
+        place, key = self.client.draws.choice(self.buckets.all)
         ask = self.client.draws.choice(self._questions)
         if self.to_audit:
             wanted, n = self.to_audit[0]
-            found = [(place, key) for place, key in self.buckets if key == wanted]
+            found = [(place, key) for place, key in self.buckets.all if key == wanted]
             if not found:  # its partition is gone
                 self._done(wanted)
                 self._next()
@@ -119,7 +111,7 @@ class Looker:
             ((place, key),), ask = found, self._questions[n]
         address = self.client.leader_of(place, key[2])
         if address is None:
-            self._learn(place)
+            self.buckets.learn(place)
             self._next()
             return
         ledger = self.ledgers.of(key)
@@ -162,12 +154,8 @@ class Looker:
         elif not (is_over or code in RETRIABLE or code == LOST):
             told = f"{self.client.name}: {api_key.name} of {question.place} got {code}: {text}"
             raise Violation(Oracle.ANSWERS_MAKE_SENSE, told)
-        self._learn(question.place)
+        self.buckets.learn(question.place)
         self._next()
-
-    def _learn(self, place: Place) -> None:
-        if not self.client.is_stopping:
-            self.places.learn(place, lambda: None)
 
     def _saw(self, question: Question, seen: Seen) -> None:
         ledger = question.ledger

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import attrs
 
+from flussd.core.replica.events import BucketKey
 from flussd.core.wire import messages
 from flussd.core.wire.apis import ApiKey
 from flussd.runtime_sim.cluster import COORDINATOR_ADDRESS
@@ -101,6 +102,31 @@ class Places:
     def _go_on(self, place: Place, go_on: Callable[[], None]) -> None:
         self.learning.pop(place, None)
         go_on()
+
+
+@attrs.define(eq=False, repr=False)
+class KnownBuckets:
+    """The buckets of the places that one client knows of, for whoever asks about one of them at a time."""
+
+    client: Client
+    table: TableInUse
+    all: list[tuple[Place, BucketKey]] = attrs.Factory(list)
+    places: Places = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.places = Places(self.client, self.table, self._found, self._gone)
+
+    def _found(self, place: Place, partition_id: int) -> None:
+        keys = [(self.table.table_id, partition_id, n) for n in range(self.table.spec.buckets)]
+        self.all += [(place, key) for key in keys]
+
+    def _gone(self, _: Place, partition_id: int) -> None:
+        self.all = [(place, key) for place, key in self.all if key[1] != partition_id]
+
+    def learn(self, place: Place) -> None:
+        """Find out where *place* is, for the next question."""
+        if not self.client.is_stopping:  # else it would connect once more
+            self.places.learn(place, lambda: None)
 
 
 @attrs.define(eq=False, repr=False)

@@ -22,7 +22,7 @@ from flussd.runtime_sim.oracles.violation import Oracle, Violation
 from flussd.runtime_sim.workload.alterer import read_schema
 from flussd.runtime_sim.workload.batches import identity_of
 from flussd.runtime_sim.workload.client import Answer, Client, Place
-from flussd.runtime_sim.workload.places import Places, TableInUse
+from flussd.runtime_sim.workload.places import KnownBuckets, TableInUse
 from flussd.runtime_sim.workload.reader import RETRIABLE
 
 BY_TIME = 2
@@ -57,23 +57,15 @@ class Prober:
     table: TableInUse
     ledgers: Ledgers
     schema: SchemaTruth
-    places: Places = attrs.field(init=False)
-    buckets: list[tuple[Place, BucketKey]] = attrs.Factory(list)
+    buckets: KnownBuckets = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.places = Places(self.client, self.table, self._found, self._gone)
+        self.buckets = KnownBuckets(self.client, self.table)
 
     def start(self) -> None:
         """Begin to ask."""
-        self.places.start()
+        self.buckets.places.start()
         self._next()
-
-    def _found(self, place: Place, partition_id: int) -> None:
-        keys = [(self.table.table_id, partition_id, n) for n in range(self.table.spec.buckets)]
-        self.buckets += [(place, key) for key in keys]
-
-    def _gone(self, _: Place, partition_id: int) -> None:
-        self.buckets = [(place, key) for place, key in self.buckets if key[1] != partition_id]
 
     def _next(self) -> None:
         self.client.later(*PAUSE_MS, self._act)
@@ -82,35 +74,31 @@ class Prober:
         if self.client.is_stopping:
             return
         draws = self.client.draws
-        if not self.buckets:
+        if not self.buckets.all:
             self._next()
             return
         if draws.chance(200_000):
             schema_id = draws.between(1, self.schema.newest)
             read_schema(self.client, self.client.any_server(), self.schema, schema_id, self._next)
             return
-        place, key = draws.choice(self.buckets)
+        place, key = draws.choice(self.buckets.all)
         address = self.client.leader_of(place, key[2])
         if address is None:
-            self._learn(place)
+            self.buckets.learn(place)
             self._next()
             return
         ask = draws.choice((self._scan, self._offset, self._stats))
         ask(place, key, address, Known.of(self.ledgers.of(key)))
 
-    def _learn(self, place: Place) -> None:
-        if not self.client.is_stopping:  # else it would connect once more
-            self.places.learn(place, lambda: None)
-
     def _refused(self, place: Place, what: str, code: int, text: str) -> None:
         if code not in RETRIABLE:
             told = f"{self.client.name}: {what} of {place} got {code}: {text}"
             raise Violation(Oracle.ANSWERS_MAKE_SENSE, told)
-        self._learn(place)
+        self.buckets.learn(place)
 
     def _lost(self, place: Place, what: str, answer: Answer) -> None:
         if answer.is_lost:
-            self._learn(place)
+            self.buckets.learn(place)
         else:
             self._refused(place, what, answer.code, answer.text)
 
