@@ -111,7 +111,7 @@ def resident_mb(pid: int) -> int:
 
 def warm_page_cache(folder: Path, gib: float) -> None:
     """Write a file of *gib* GiB and remove it: memory that the machine had not just now is ten times slower."""
-    file = folder / "warm"
+    file = folder / f"flussd-warm-{os.getpid()}"
     with file.open("wb", buffering=0) as out:
         for _ in range(int(gib * (1 << 30)) // len(WARM_CHUNK)):
             out.write(WARM_CHUNK)

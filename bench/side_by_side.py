@@ -4,8 +4,7 @@
     PEER=java python bench/side_by_side.py      with the Java server; see java_peer.py for what that needs
 
 All servers run for the whole time, and in each run each of them gets a client process of its own, in an
-order that moves on with the run. The page cache is warmed before each: a hypervisor takes free memory back
-in seconds, and gives it slowly. Compare figures of one sitting only.
+order that moves on with the run. Compare figures of one sitting only.
 Exits with 1 if a goal that was measured is missed and --strict is given.
 """
 
@@ -22,7 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from peers import BENCH, Peer, resident_mb, started, warm_page_cache
+from peers import BENCH, Peer, resident_mb, started
 from report import COLUMNS, RATIOS, Figures, Result, markdown, ratios, table, write_block
 from rich.console import Console
 from rich.table import Table
@@ -40,6 +39,7 @@ def run_client(peer: Peer, options: argparse.Namespace) -> list[Result]:
     """Run the workloads once in a new process; return their results."""
     command = [sys.executable, str(BENCH / "workloads.py"), peer.servers]
     command += ["--server-pid", str(peer.pid), "--scale", str(options.scale), "--only", options.only]
+    command += ["--warm-gib", str(options.warm_gib)]
     if peer.name in NOT_HERE:
         command += ["--skip", NOT_HERE[peer.name]]
     for attempt in range(1 if peer.name == "flussd" else 2):  # a peer may fail once, and loses the turn
@@ -63,7 +63,6 @@ def measure(names: list[str], options: argparse.Namespace) -> tuple[list[Result]
             for n in range(len(peers)):
                 peer = peers[(run + n) % len(peers)]
                 print(f"run {run + 1} of {options.runs}: {peer.name}", file=sys.stderr)
-                warm_page_cache(folder, options.warm_gib)
                 results += [
                     result | {"peer": peer.name, "run": run} for result in run_client(peer, options)
                 ]
@@ -119,7 +118,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="workloads whose names begin so")
     parser.add_argument("--quick", action="store_true", help="one small run, to see that it works")
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of rows")
-    parser.add_argument("--warm-gib", type=float, default=WARM_GIB, help="of page cache, before each run")
+    parser.add_argument(
+        "--warm-gib", type=float, default=WARM_GIB, help="of page cache, before each append"
+    )
     parser.add_argument("--json", type=Path, help="where to put the results of all runs")
     parser.add_argument("--write", type=Path, help="page whose marked block is replaced")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a goal is missed")

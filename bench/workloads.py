@@ -1,10 +1,10 @@
 """What the official client does to a server in a bench: one process of it, one JSON line a workload.
 
-    python bench/workloads.py HOST:PORT [--only PREFIX] [--skip PREFIX] [--scale F] [--server-pid PID]
+    python bench/workloads.py HOST:PORT [--only PREFIX] [--skip PREFIX] [--scale F] [--warm-gib F] [--server-pid PID]
 
 Every table is new, and what was written is checked by its offsets, what was read by its count. Before a
-rate is measured the same is done once unmeasured, so that a JVM has compiled its code. Times are of one
-process's own clock; the server's CPU comes from /proc, by ticks of 10 ms. Prints nothing but results.
+rate is measured the same is done once unmeasured, so that a JVM has compiled its code, and then the page cache is
+warmed: a hypervisor takes free memory back in seconds, and gives it slowly. Times are of one process's own clock; the server's CPU comes from /proc, by ticks of 10 ms. Prints nothing but results.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ import os
 import secrets
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import attrs
 import fluss
 import numpy as np
 import pyarrow as pa
-from peers import tree_cpu_s
+from peers import tree_cpu_s, warm_page_cache
 
 WIDE = pa.schema(
     [
@@ -131,6 +133,7 @@ class Bench:
     scale: float
     server_pid: int | None
     servers: str
+    warm_gib: float
     database: str = attrs.Factory(lambda: "bench_" + secrets.token_hex(4))
 
     async def create(
@@ -192,6 +195,7 @@ async def fill(bench: Bench, log: Log) -> None:
     table = await bench.connection.get_table(path)
     count = max(1, int(log.rows * bench.scale) // log.batch_rows)
     await append(table, batch, max(1, count // WARM_UP_SHARE))
+    warm_page_cache(Path(tempfile.gettempdir()), bench.warm_gib)
     meter = Meter(bench.server_pid)
     with meter.running():
         await append(table, batch, count)
@@ -343,7 +347,9 @@ async def run(options: argparse.Namespace) -> None:
         return name.startswith(options.only) and not (options.skip and name.startswith(options.skip))
 
     async with connected(options.servers) as connection:
-        bench = Bench(connection, wanted, options.scale, options.server_pid, options.servers)
+        bench = Bench(
+            connection, wanted, options.scale, options.server_pid, options.servers, options.warm_gib
+        )
         admin = connection.get_admin()
         await admin.create_database(bench.database, ignore_if_exists=False)
         for log in LOGS:
@@ -360,6 +366,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="workloads whose names begin so")
     parser.add_argument("--skip", default="", help="none of those whose names begin so")
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of rows")
+    parser.add_argument("--warm-gib", type=float, default=0.0, help="of page cache, before each append")
     parser.add_argument("--server-pid", type=int, help="whose CPU, with its children's, is the server's")
     asyncio.run(run(parser.parse_args()))
     sys.stdout.flush()

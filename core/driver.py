@@ -27,6 +27,7 @@ from flussd.core.edge.meter import TIMED_SHIFT, Meter
 from flussd.core.edge.requests import Edge
 from flussd.core.edge.spans import Gathering
 from flussd.core.files import DiskError
+from flussd.core.limits import AHEAD_BYTES_MIN
 from flussd.core.machine import (
     Announce,
     Continue,
@@ -70,6 +71,7 @@ class Driver:
     ports: Ports
     edge: Edge | None = None
     meter: Meter | None = None  # counts while somebody wants to know
+    ahead_bytes_min: int = AHEAD_BYTES_MIN  # see ahead.py
     halted: bool = False
     now_ms: int = 0
     ring: Ring = attrs.Factory(Ring)
@@ -82,6 +84,7 @@ class Driver:
 
     def __attrs_post_init__(self) -> None:
         self.files = Files(self.ports.disk, self.post)
+        self.files.ahead.least_bytes = self.ahead_bytes_min
 
     # ---- what the runtime calls ----------------------------------------------------------------
 
@@ -244,7 +247,7 @@ class Driver:
                 if gathering.filled(slot, n, data, error):
                     self._send_gathered(gathering)
 
-            self.ports.disk.read(file, position, size_bytes, done)
+            self.files.ahead.read(file, position, size_bytes, done)
 
     def _send_gathered(self, gathering: Gathering) -> None:
         effect = gathering.effect
@@ -255,6 +258,8 @@ class Driver:
         self._answered(effect.connection, effect.request_id, len(head) + body_bytes)
         for unreadable in gathering.unreadable:
             self.post(unreadable)
+        for file, position, size_bytes in gathering.last_spans():
+            self.files.ahead.goes_on(file, position + size_bytes, size_bytes)
 
     def _close(self, effect: c.CloseConnection) -> None:
         self._network.close(effect.connection)

@@ -62,6 +62,15 @@ REQUEST_ITEMS_MAX: Final = 16_384
 
 Ten thousand buckets are more than one server leads."""
 
+AHEAD_BYTES_MIN: Final = 64 * 1024
+"""Answer of one bucket from which what follows it is read ahead: reading less than that costs nothing."""
+
+AHEAD_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Read ahead of one reader: a projected answer comes from some MiB. About 1 ms from the page cache."""
+
+AHEAD_HELD_BYTES: Final = 16 * 1024 * 1024
+"""Held of all that was read ahead on one server: sixteen readers with the limit of official clients."""
+
 FETCH_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bytes of one fetch answer, whatever the client allows: a request of 1 KiB that names a bucket a hundred
 times must not cost gigabytes. Official clients ask for 16 MiB."""

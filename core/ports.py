@@ -26,6 +26,9 @@ class Disk(Protocol):
     def read(self, file: str, position: int, size_bytes: int, done: ReadDone) -> None:
         """Read up to *size_bytes*; short only at the end of the file."""
 
+    def read_later(self, file: str, position: int, size_bytes: int, done: ReadDone) -> None:
+        """Read as `read` does, at some time from now on, when nobody has to wait for it."""
+
     def sync(self, file: str, done: Done) -> None:
         """Make the bytes of *file* durable, as far as written before this call."""
 

@@ -14,16 +14,18 @@ from typing import Any
 import attrs
 
 from flussd.core import files as f
+from flussd.core.ahead import ReadAhead
 from flussd.core.files import DiskError
 from flussd.core.ports import Buffers, Disk
 
 
 @attrs.define(eq=False)
 class Files:
-    """Performs file effects; *post* queues their completions."""
+    """Performs file effects; *post* queues their completions; *ahead* must hear of all that changes."""
 
     disk: Disk
     post: Callable[[Any], None]
+    ahead: ReadAhead = attrs.Factory(lambda self: ReadAhead(self.disk), takes_self=True)
     _durable_names: set[str] = attrs.Factory(set)
     _replacing: dict[str, deque[f.ReplaceFile]] = attrs.Factory(dict)  # those that wait their turn
 
@@ -32,6 +34,7 @@ class Files:
         PERFORM[type(effect)](self, effect)
 
     def _write(self, effect: f.WriteFile) -> None:
+        self.ahead.changed(effect.file, effect.position)
         views: Buffers = effect.views
         if effect.patches:
             views = _patched(effect.views, effect.patches)
@@ -71,6 +74,7 @@ class Files:
         def done(error: DiskError | None) -> None:
             self.post(f.FileTruncated(effect.token, error))
 
+        self.ahead.changed(effect.file, effect.size_bytes)
         self.disk.truncate(effect.file, effect.size_bytes, done)
 
     def _replace(self, effect: f.ReplaceFile) -> None:
@@ -85,6 +89,7 @@ class Files:
     def _replace_now(self, effect: f.ReplaceFile) -> None:
         temporary = effect.file + ".tmp"
         self._durable_names.discard(effect.file)
+        self.ahead.changed(effect.file, 0)
         steps: list[Callable[[Callable[[DiskError | None], None]], None]] = [
             lambda done: self.disk.remove(temporary, done),
             lambda done: self.disk.write(temporary, 0, (effect.data,), done),
@@ -116,6 +121,7 @@ class Files:
 
         # The removal is not durable either: the next sync of any file beside it sees to that.
         self._forget(effect.file.rpartition("/")[0])
+        self.ahead.changed(effect.file, 0)
         self.disk.remove(effect.file, done)
 
     def _remove_folder(self, effect: f.RemoveFolder) -> None:
@@ -132,6 +138,7 @@ class Files:
             self.post(f.FolderRemoved(effect.token, error))
 
         self._forget(effect.folder)
+        self.ahead.changed_below(effect.folder)
         self.disk.remove(effect.folder, removed)
 
     def _forget(self, folder: str) -> None:

@@ -103,6 +103,7 @@ class FileDisk:
     folder: Path
     workers: Workers
     run: Callable[[], None] = lambda: None
+    later: Callable[..., None] = lambda call, *arguments: call(*arguments)  # behind what others wait for
     syncs: SyncTimes = attrs.Factory(SyncTimes)
     open_max: int = OPEN_FILES_MAX  # this node's share of the descriptors
     _root: str = attrs.field(init=False)
@@ -133,6 +134,10 @@ class FileDisk:
             done(b"", disk_error(error))
         else:
             done(data, None)
+
+    def read_later(self, file: str, position: int, size_bytes: int, done: ReadDone) -> None:
+        """Read as `read` does, once the answers of this wake-up are sent."""
+        self.later(self.read, file, position, size_bytes, done)
 
     def sync(self, file: str, done: Done) -> None:
         """Make the bytes of *file* durable, as far as written before this call."""

@@ -2,9 +2,9 @@
 
 It waits on its own epoll set, turned by host.py; trio keeps signals and supervision and costs nothing
 per request. In a wake-up: time is sampled, ready sockets are read and their frames stepped, alarms
-ring, what was put off is done, and each connection with output gets one gathered send. Nothing here may
-block, and no peer can end it: errors of sockets are handled where the call is made. An exception that
-comes out of `run` is our own bug, and its caller must end the process.
+ring, what was put off is done, each connection with output gets one gathered send, and what nobody
+waits for comes last. Nothing here may block, and no peer can end it: errors of sockets are handled where
+the call is made. An exception that comes out of `run` is our own bug, and its caller must end the process.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class Hub:
     slow: Callable[[int], None] | None = None  # gets the ns of a wake-up that took too long
     _sources: dict[int, Source] = attrs.Factory(dict)
     _soon: deque[tuple[Callable[..., None], tuple[Any, ...]]] = attrs.Factory(deque)
+    _behind: list[tuple[Callable[..., None], tuple[Any, ...]]] = attrs.Factory(list)
     _timers: list[tuple[int, int, Callable[[], None]]] = attrs.Factory(list)
     _alarms: list[tuple[NodeClock, Driver]] = attrs.Factory(list)
     _end: trio.Event = attrs.Factory(trio.Event)
@@ -110,6 +111,10 @@ class Hub:
     def soon(self, call: Callable[..., None], *arguments: Any) -> None:
         """Call back after everything that was put off before, never from within this call."""
         self._soon.append((call, arguments))
+
+    def behind(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Call back once the answers of this wake-up are sent: nobody waits for it."""
+        self._behind.append((call, arguments))
 
     def call_at(self, at_ms: int, call: Callable[[], None]) -> None:
         """Call back at *at_ms* or soon after."""
@@ -173,12 +178,16 @@ class Hub:
         dirty, self.dirty = self.dirty, []
         for output in dirty:
             output.flush()
+        if self._behind:
+            behind, self._behind = self._behind, []
+            for call, arguments in behind:
+                call(*arguments)
         if self.slow is not None and (took_ns := time.monotonic_ns() - began_ns) > SLOW_NS:
             self.slow(took_ns)
 
     def _wait_ms(self) -> int:
         """Return how long nothing will be due; 0 when work is left over."""
-        if self._soon or self.unserved or self.dirty:
+        if self._soon or self.unserved or self.dirty or self._behind:
             return 0
         now_ms = self.time.sample()
         due = [clock.alarm_ms for clock, _ in self._alarms if clock.alarm_ms is not None]

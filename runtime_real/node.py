@@ -54,7 +54,7 @@ def registry_node(
 ) -> Node:
     """Wire the registry's node."""
     clock = NodeClock(hub.time)
-    disk = FileDisk(folder, hub.workers)
+    disk = FileDisk(folder, hub.workers, later=hub.behind)
     ports = Ports(clock, disk, sessions=sessions)
     node = _wired(hub, "registry", Driver(machine, ports), disk, announced)
     hub.add_alarm(clock, node.driver)
@@ -75,7 +75,7 @@ def server_node(
 ) -> Node:
     """Wire a coordinator's or a tablet server's node; the link comes without its node."""
     clock = NodeClock(hub.time)
-    disk = FileDisk(folder, hub.workers)
+    disk = FileDisk(folder, hub.workers, later=hub.behind)
     network = NodeNetwork(hub, addresses, internal_address)
     ports = Ports(clock, disk, network=network, registry=link)
     node = _wired(hub, name, Driver(machine, ports, edge), disk, announced)

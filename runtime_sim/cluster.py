@@ -13,6 +13,7 @@ import attrs
 
 from flussd.core.coordinator.coordinator import Coordinator, CoordinatorConfig
 from flussd.core.edge.requests import Edge
+from flussd.core.limits import AHEAD_BYTES_MIN
 from flussd.core.machine import Announce
 from flussd.core.registry.registry import RegistryMachine
 from flussd.core.replica.stored import Durability
@@ -52,6 +53,7 @@ class Shape:
     registry_room_bytes: int
     auto_partition_check_ms: int
     restore_pace: Pace
+    ahead_bytes_min: int
 
     @classmethod
     def drawn(cls, seed: int) -> Shape:
@@ -72,6 +74,7 @@ class Shape:
             restore_pace=Stream.of(seed, "restore pace").choice(
                 (USUAL_PACE, Pace(200, 1), Pace(200, 1), Pace(2_000, 10))
             ),
+            ahead_bytes_min=Stream.of(seed, "read ahead").choice((1, 1, AHEAD_BYTES_MIN)),
         )
 
 
@@ -131,7 +134,9 @@ class Cluster:
     def _add(
         self, name: str, make: Any, edge: Edge | None = None, address: str = "", internal: str = ""
     ) -> None:
-        self.nodes.append(Node(len(self.nodes), name, self.network, make, edge, address, internal))
+        node = Node(len(self.nodes), name, self.network, make, edge, address, internal)
+        node.ahead_bytes_min = self.shape.ahead_bytes_min
+        self.nodes.append(node)
 
     @property
     def registry(self) -> Node:

@@ -22,6 +22,7 @@ from flussd.runtime_sim.world import MS, World
 LATENCY_US: Final = {
     "write": (10, 3 * MS),
     "read": (20, 4 * MS),
+    "read_later": (20, 4 * MS),
     "sync": (300, 25 * MS),
     "sync_folder": (200, 15 * MS),
     "truncate": (20, 2 * MS),
@@ -192,7 +193,13 @@ class ProcessDisk:
 
     def read(self, file: str, position: int, size_bytes: int, done: ReadDone) -> None:
         """Read up to *size_bytes*; short only at the end of the file."""
+        self._read("read", file, position, size_bytes, done)
 
+    def read_later(self, file: str, position: int, size_bytes: int, done: ReadDone) -> None:
+        """Read as `read` does; errors that are meant for reads spare it."""
+        self._read("read_later", file, position, size_bytes, done)
+
+    def _read(self, kind: str, file: str, position: int, size_bytes: int, done: ReadDone) -> None:
         def do(error: DiskError | None, _: Fate) -> tuple[bytes, DiskError | None]:
             inode = self.host.media.files.get(file)
             if error is None and inode is None:
@@ -201,7 +208,7 @@ class ProcessDisk:
                 return b"", error
             return bytes(inode.content[position : position + size_bytes]), None
 
-        self._start("read", (file,), do, done, size_bytes)
+        self._start(kind, (file,), do, done, size_bytes)
 
     def sync(self, file: str, done: Done) -> None:
         """Make the bytes of *file* durable, as far as written before this call."""

@@ -13,6 +13,7 @@ import attrs
 
 from flussd.core.driver import Ports
 from flussd.core.edge.requests import Edge
+from flussd.core.limits import AHEAD_BYTES_MIN
 from flussd.core.machine import Fatal, Machine, Started
 from flussd.runtime_sim.clocks import HostClock, ProcessClock
 from flussd.runtime_sim.disk import HostDisk, ProcessDisk
@@ -56,6 +57,7 @@ class Node:
     process: Process | None = None
     boot_count: int = 0
     process_count: int = 0
+    ahead_bytes_min: int = AHEAD_BYTES_MIN  # see ahead.py
     is_powered: bool = True
     restart_after_us: int = 0  # of a death that was ordered
     on_started: Callable[[Node], None] = lambda _: None
@@ -104,7 +106,9 @@ class Node:
         clock = ProcessClock(self.clock, process.ring)
         disk = ProcessDisk(self.disk, process.enter)
         ports = Ports(clock, disk, announce=process.announce)
-        process.driver = SimDriver(self.make(), ports, self.edge, process=process)
+        process.driver = SimDriver(
+            self.make(), ports, self.edge, process=process, ahead_bytes_min=self.ahead_bytes_min
+        )
         disk.run = process.driver.run
         process.on_death = self._died
         process.on_delivered = self._delivered

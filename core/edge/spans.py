@@ -57,6 +57,13 @@ class Gathering:
             for n, span in enumerate(answer.spans):
                 yield slot, n, span
 
+    def last_spans(self) -> Iterator[Span]:
+        """Yield where each bucket's part of a fetch ends; a scan does not go on."""
+        if not isinstance(self.effect.answer, ScanAnswer):
+            for slot, answer in enumerate(self.answers):
+                if answer.spans and slot not in self.bad:
+                    yield answer.spans[-1]
+
     def filled(self, slot: int, n: int, data: bytes, error: DiskError | None) -> bool:
         """Take what one read gave; return True when it was the last one."""
         answer = self.answers[slot]

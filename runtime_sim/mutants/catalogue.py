@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
+from flussd.core.ahead import ReadAhead
 from flussd.core.catalog.catalog import Catalog
 from flussd.core.coordinator import activation, producer_offsets
 from flussd.core.files import RemoveFile
@@ -150,6 +151,10 @@ def _unsorted(_: Any) -> Any:
     return lambda self, database: list(set(self.names.get(database, ())))
 
 
+def _any_place(original: Any) -> Any:
+    return lambda self, file, position: original(self, file, min(self._held[file], default=position))
+
+
 MUTANTS: Final = {
     "no_crc_on_recovery": Mutant(
         "recovery believes a batch whose checksum is wrong",
@@ -282,6 +287,13 @@ MUTANTS: Final = {
             Oracle.WRITERS_REMEMBERED,
         ),
         likely=(159,),
+    ),
+    "ahead_of_another": Mutant(
+        "what was read ahead is given to whoever reads that file, wherever",
+        ReadAhead,
+        "_take",
+        _any_place,
+        (Oracle.CONTIGUOUS, Oracle.ANSWERS_MAKE_SENSE),  # or it is taken for damage, which there was not
     ),
     **KEYED_MUTANTS,
     "set_order": Mutant("a list has the order of a set", Catalog, "table_names", _unsorted, ()),

@@ -68,6 +68,20 @@ def test_what_is_written_is_read(bench):
     assert (b"", None) == bench.call("read", "a/b/c.log", 99, 3)
 
 
+def test_a_read_for_later_waits_until_it_is_called(bench):
+    """The disk only says what is to be done; the hub calls it once all answers are sent."""
+    bench.call("write", "log", 0, (b"0123456789",))
+    later, came = [], Calls()
+    bench.disk.later = lambda call, *arguments: later.append((call, arguments))
+    bench.disk.read_later("log", 2, 3, came)
+    assert came == []
+
+    for call, arguments in later:
+        call(*arguments)
+
+    assert came == [(b"234", None)]
+
+
 def test_more_views_than_one_call_takes(bench):
     """The kernel takes 1024 buffers a call; a write of more is still one write."""
     views = tuple(b"%04d" % n for n in range(3000))

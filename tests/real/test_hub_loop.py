@@ -47,6 +47,25 @@ def test_what_is_put_off_is_never_reentered(hub):
     assert ["outer", "second", "inner"] == order
 
 
+def test_what_nobody_waits_for_comes_behind_the_answers(hub):
+    """It runs in the same wake-up, and is no reason to stay awake."""
+    order = []
+
+    class Output:
+        def flush(self):
+            order.append("sent")
+
+    def served():
+        hub.behind(order.append, "behind")
+        hub.dirty.append(Output())
+
+    hub.soon(served)
+    hub.wake_up([])
+
+    assert ["sent", "behind"] == order
+    assert hub._wait_ms() > 1000
+
+
 def test_the_hub_sleeps_when_there_is_nothing(hub):
     """No event, no work: an idle server costs nothing."""
     hub.wake_up([])
