@@ -60,6 +60,7 @@ class Ports:
     network: Network | None = None
     registry: RegistryPort | None = None
     sessions: Sessions | None = None
+    later: Callable[..., None] | None = None  # calls with arguments, once others had their turn
     announce: Callable[[Announce | Stopped | Fatal], None] = lambda _: None
 
 
@@ -200,7 +201,14 @@ class Driver:
         self.ports.clock.wake_at(effect.at_ms)
 
     def _continue_later(self, effect: ContinueLater) -> None:
-        self.post(Continue(effect.token))
+        if self.ports.later is None:
+            self.post(Continue(effect.token))
+        else:
+            self.ports.later(self._go_on, effect.token)
+
+    def _go_on(self, token: int) -> None:
+        self.post(Continue(token))
+        self.run()
 
     def _announce(self, effect: Announce | Stopped | Fatal) -> None:
         if not isinstance(effect, Announce):

@@ -98,7 +98,12 @@ PUT_REQUEST_BYTES_MAX: Final = 16 * 1024 * 1024
 PUT_SLICE_BYTES: Final = 8 * 1024
 """Of batches that are put before others get their turn: some 300 small rows, about 3 ms.
 
-A larger one is merged in one piece."""
+A larger one is merged in slices of MERGE_SLICE_RECORDS."""
+
+MERGE_SLICE_RECORDS: Final = 2048
+"""Records of a large batch that are merged, or folded again, before others get their turn: some 3 ms.
+
+Columns of an ARROW changelog are made in one piece each, 0.1 us a value."""
 
 LOOKUP_BYTES_MAX: Final = 64 * 1024 * 1024
 """Values of one lookup, prefix lookup or limit scan: a short request must not cost gigabytes."""
@@ -106,7 +111,7 @@ LOOKUP_BYTES_MAX: Final = 64 * 1024 * 1024
 RESTORE_SLICE_RECORDS: Final = 256
 """Records that are folded back into rows before others get their turn: about 2 ms.
 
-A batch of more is folded in one piece."""
+A batch of more is folded in slices of MERGE_SLICE_RECORDS."""
 
 RESTORES_AT_ONCE: Final = 4
 """Buckets whose logs are folded at the same time: the work is the processor's, so more help nobody."""

@@ -84,7 +84,7 @@ class WakeAt:
 
 @attrs.frozen
 class ContinueLater:
-    """Queue Continue *token* behind the events that wait already."""
+    """Post Continue *token* once others had their turn: what waits, and what peers sent meanwhile."""
 
     token: int
 

@@ -55,7 +55,7 @@ def registry_node(
     """Wire the registry's node."""
     clock = NodeClock(hub.time)
     disk = FileDisk(folder, hub.workers, later=hub.behind)
-    ports = Ports(clock, disk, sessions=sessions)
+    ports = Ports(clock, disk, sessions=sessions, later=hub.behind)
     node = _wired(hub, "registry", Driver(machine, ports), disk, announced)
     hub.add_alarm(clock, node.driver)
     return node
@@ -77,7 +77,7 @@ def server_node(
     clock = NodeClock(hub.time)
     disk = FileDisk(folder, hub.workers, later=hub.behind)
     network = NodeNetwork(hub, addresses, internal_address)
-    ports = Ports(clock, disk, network=network, registry=link)
+    ports = Ports(clock, disk, network=network, registry=link, later=hub.behind)
     node = _wired(hub, name, Driver(machine, ports, edge), disk, announced)
     network.driver = link.node = node.driver
     node.network, node.link = network, link

@@ -13,7 +13,7 @@ import attrs
 
 from flussd.core.coordinator.coordinator import Coordinator, CoordinatorConfig
 from flussd.core.edge.requests import Edge
-from flussd.core.limits import AHEAD_BYTES_MIN
+from flussd.core.limits import AHEAD_BYTES_MIN, MERGE_SLICE_RECORDS
 from flussd.core.machine import Announce
 from flussd.core.registry.registry import RegistryMachine
 from flussd.core.replica.stored import Durability
@@ -54,6 +54,7 @@ class Shape:
     auto_partition_check_ms: int
     restore_pace: Pace
     ahead_bytes_min: int
+    merge_slice_records: int
 
     @classmethod
     def drawn(cls, seed: int) -> Shape:
@@ -72,9 +73,10 @@ class Shape:
             registry_room_bytes=draws.choice((100, 2_000, 64 * 1024)),
             auto_partition_check_ms=draws.choice((500, 3_000)),
             restore_pace=Stream.of(seed, "restore pace").choice(
-                (USUAL_PACE, Pace(200, 1), Pace(200, 1), Pace(2_000, 10))
+                (USUAL_PACE, Pace(200, 1, 1), Pace(200, 1, 2), Pace(2_000, 10))
             ),
             ahead_bytes_min=Stream.of(seed, "read ahead").choice((1, 1, AHEAD_BYTES_MIN)),
+            merge_slice_records=Stream.of(seed, "merge slices").choice((1, 2, MERGE_SLICE_RECORDS)),
         )
 
 
@@ -121,6 +123,7 @@ class Cluster:
             checkpoint_pause_ms=self.shape.checkpoint_pause_ms,
             retention_interval_ms=self.shape.retention_interval_ms,
             restore_pace=self.shape.restore_pace,
+            merge_slice_records=self.shape.merge_slice_records,
         )
         edge = Edge(2, SERVED_BY_TABLET, PRIVATE_OF_TABLETS)
         self._add(

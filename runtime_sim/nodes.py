@@ -7,6 +7,7 @@ is told. A node that fell is started again by its supervisor. The caller owes it
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -26,6 +27,9 @@ from flussd.runtime_sim.world import MS, World
 
 AFTER_FATAL_US: Final = (200 * MS, 2_000 * MS)
 """Pause of a supervisor before it starts a process again that gave up by itself."""
+
+TURN_US_MAX: Final = 1_000
+"""How long what a process put off may wait for others."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -64,6 +68,7 @@ class Node:
     on_ended: Callable[[Node, Process], None] = lambda _node, _process: None
     on_delivered: Callable[[Node], None] = lambda _: None
     _draws: Stream = attrs.field(init=False)
+    _turns: Stream = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.world = self.network.world
@@ -72,6 +77,7 @@ class Node:
         media = Media(Stream.of(seed, "media", self.number))
         self.disk = HostDisk(self.world, Stream.of(seed, "disk", self.number), media)
         self._draws = Stream.of(seed, "node", self.number)
+        self._turns = Stream.of(seed, "turns", self.number)
         self.clock.wall_offset_ms = self._draws.between(-2_000, 2_000)
         self._boot()
 
@@ -105,7 +111,7 @@ class Node:
         self.process = process
         clock = ProcessClock(self.clock, process.ring)
         disk = ProcessDisk(self.disk, process.enter)
-        ports = Ports(clock, disk, announce=process.announce)
+        ports = Ports(clock, disk, announce=process.announce, later=partial(self._later, process))
         process.driver = SimDriver(
             self.make(), ports, self.edge, process=process, ahead_bytes_min=self.ahead_bytes_min
         )
@@ -119,6 +125,10 @@ class Node:
             clock.wall_ms(), f"boot-{self.name}-{self.boot_count}", f"dir-{self.name}", self._draws.bits()
         )
         process.enter(process.driver.start, started)
+
+    def _later(self, process: Process, call: Callable[..., None], *arguments: Any) -> None:
+        """Let a process go on with what it put off, when others had their turn."""
+        self.world.after(self._turns.below(TURN_US_MAX), process.enter, call, *arguments)
 
     def _wire(self, process: Process, ports: Ports) -> None:
         listeners = self.network.listeners

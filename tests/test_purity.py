@@ -34,7 +34,8 @@ BANNED_CALLS = frozenset(
 
 # The contract between machines and runtimes: every room may import it.
 CONTRACT = frozenset(
-    {"ahead", "connections", "files", "limits", "machine", "ports", "ring", "storage"} | {"driver"}
+    {"ahead", "connections", "files", "limits", "machine", "ports", "ring", "slices", "storage"}
+    | {"driver"}
 )
 # A room imports rooms of its own height or lower; the test of cycles orders those of one height.
 HEIGHT = {

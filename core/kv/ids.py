@@ -47,7 +47,8 @@ class Ids:
         return first
 
     def mark(self) -> tuple[tuple[int, int], ...]:
-        """Return what `check` goes back to."""
+        """Return what `check` goes back to; a merge begins."""
+        self.short_count = 0  # of one that was dropped
         return tuple(self._blocks)
 
     def check(self, mark: tuple[tuple[int, int], ...]) -> None:

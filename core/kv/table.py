@@ -21,6 +21,7 @@ from flussd.core.kv.merge import Changes, walk
 from flussd.core.kv.mergers import load, merger_of
 from flussd.core.kv.rows import Rows, Snapshot
 from flussd.core.kv.rules import SchemaRules, TableRules
+from flussd.core.limits import MERGE_SLICE_RECORDS
 from flussd.core.records.batch import BatchHead
 from flussd.core.records.kv_batch import (
     BadKvBatch,
@@ -28,11 +29,12 @@ from flussd.core.records.kv_batch import (
     KvRecord,
     build_kv_batch,
     crc_is_right,
-    kv_records,
+    kv_records_in_slices,
     read_kv_head,
 )
 from flussd.core.records.refusal import Refused
 from flussd.core.records.rows.atoms import BadRow, BadValue
+from flussd.core.slices import Slices, finished
 from flussd.core.wire.errors import ErrorCode
 
 
@@ -63,6 +65,7 @@ class KvTable:
     """The rows of one bucket; *counts_rows* is that of its rules."""
 
     counts_rows: bool = True
+    cut_count: int = 0  # how often the log lost batches: what was being merged then is void
     _rows: Rows = attrs.Factory(Rows)
     _buffer: Buffer = attrs.Factory(Buffer)
 
@@ -83,17 +86,42 @@ class KvTable:
             Refused: with the code and the text of the answer.
             IdsWanted: *ids* has too few; ask again when it has more. It is as it was before.
         """
+        return finished(self.merging(rules, batch, targets, overwrite=overwrite, ids=ids))
+
+    def merging(
+        self,
+        rules: TableRules,
+        batch: memoryview,
+        targets: tuple[int, ...] = (),
+        *,
+        overwrite: bool = False,
+        ids: Ids | None = None,
+        slice_records: int = MERGE_SLICE_RECORDS,
+    ) -> Slices[Merged]:
+        """Merge as `merge` does, in slices; of all that changes a table only `commit` may come in between.
+
+        One that is dropped leaves nothing behind, but the ids that it drew are lost.
+        """
         head = _head(batch)
         schema = _schema(rules, head)
         made, drawn = Changes(), Ids() if ids is None else ids
         merger = merger_of(rules, targets, made, drawn, overwrite=overwrite)
-        records = _records(batch, head)
+        try:
+            records = yield from kv_records_in_slices(batch, head, slice_records)
+        except BadKvBatch as bad:
+            raise Refused(ErrorCode.CORRUPT_RECORD_EXCEPTION, str(bad)) from None
         mark = drawn.mark()
         try:
             _check_nulls(schema, records)
-            load(merger, head.schema_id, records, self.newest)
-            walk(rules, merger, head.schema_id, records, self.newest, made)
-            log_batch = b"" if drawn.short_count else changelog.log_batch(rules, made, head)
+            pieces = [records[at : at + slice_records] for at in range(0, len(records), slice_records)]
+            for n, piece in enumerate(pieces):
+                if n:
+                    yield
+                load(merger, head.schema_id, piece, self.newest)
+                walk(rules, merger, head.schema_id, piece, self.newest, made)
+            log_batch = b""
+            if not drawn.short_count:
+                log_batch = yield from changelog.log_batch(rules, made, head, slice_records)
         except (BadRow, BadValue) as bad:
             drawn.check(mark)
             # Not CORRUPT_RECORD: clients send that again for ever, and nothing would become of it.
@@ -116,6 +144,7 @@ class KvTable:
 
     def cut(self, end_offset: int) -> None:
         """The log ends at *end_offset* now: forget the batches behind it."""
+        self.cut_count += 1
         self._buffer.cut(end_offset)
 
     def newest(self, key: bytes) -> bytes | None:
@@ -165,7 +194,17 @@ class KvTable:
         Raises:
             BadRow, BadValue: it is no batch of this table; nothing of it counts.
         """
-        self._rows.apply(dict(changelog.replayed(rules, view, head)))
+        finished(self.replaying(rules, view, head))
+
+    def replaying(
+        self,
+        rules: TableRules,
+        view: memoryview,
+        head: BatchHead,
+        slice_records: int = MERGE_SLICE_RECORDS,
+    ) -> Slices[None]:
+        """Fold as `replay` does, in slices."""
+        self._rows.apply((yield from changelog.replayed(rules, view, head, slice_records)))
 
 
 def _head(batch: memoryview) -> KvHead:
@@ -177,13 +216,6 @@ def _head(batch: memoryview) -> KvHead:
         text = f"a kv batch of {len(batch)} bytes: its checksum is wrong"
         raise Refused(ErrorCode.CORRUPT_RECORD_EXCEPTION, text)
     return head
-
-
-def _records(batch: memoryview, head: KvHead) -> list[KvRecord]:
-    try:
-        return kv_records(batch, head)
-    except BadKvBatch as bad:
-        raise Refused(ErrorCode.CORRUPT_RECORD_EXCEPTION, str(bad)) from None
 
 
 def _schema(rules: TableRules, head: KvHead) -> SchemaRules:

@@ -16,6 +16,7 @@ from crc32c import crc32c
 from flussd.core.records.batch import NO_SEQUENCE, NO_WRITER
 from flussd.core.records.rows import atoms
 from flussd.core.records.rows.atoms import BadRow
+from flussd.core.slices import Slices, finished
 
 # length, magic, crc, schema id, attributes, writer id, batch sequence, record count
 _HEAD: Final = struct.Struct("<ibIhbqii")
@@ -82,12 +83,28 @@ def crc_is_right(batch: memoryview, head: KvHead) -> bool:
 
 def kv_records(batch: memoryview, head: KvHead) -> list[KvRecord]:
     """Return all records of the batch with this *head*. Raises BadKvBatch."""
+    return finished(kv_records_in_slices(batch, head, head.record_count))
+
+
+def kv_records_in_slices(batch: memoryview, head: KvHead, slice_records: int) -> Slices[list[KvRecord]]:
+    """Read as `kv_records` does, *slice_records* at a time."""
     data = bytes(batch)
     at, records = HEAD_BYTES, list[KvRecord]()
+    while len(records) < head.record_count:
+        if records:
+            yield
+        at = _add_records(data, at, head.record_count, slice_records, records)
+    if at != len(data):
+        raise BadKvBatch(f"{len(data) - at} bytes behind {head.record_count} records: expected none")
+    return records
+
+
+def _add_records(data: bytes, at: int, whole_count: int, count: int, records: list[KvRecord]) -> int:
+    """Add up to *count* records that begin at *at*; return where they end."""
     unpack_from, whole_bytes = _INT.unpack_from, len(data)
-    for record in range(head.record_count):
+    for record in range(len(records), min(whole_count, len(records) + count)):
         if whole_bytes - at < RECORD_BYTES_MIN:
-            raise BadKvBatch(f"record {record} of {head.record_count}: {whole_bytes - at} bytes are left")
+            raise BadKvBatch(f"record {record} of {whole_count}: {whole_bytes - at} bytes are left")
         (length,) = unpack_from(data, at)
         start = at + _INT_BYTES
         end = start + length
@@ -102,9 +119,7 @@ def kv_records(batch: memoryview, head: KvHead) -> list[KvRecord]:
             raise BadKvBatch(f"record {record}: a key of {key_to - key_from} bytes in {length}")
         records.append((data[key_from:key_to], data[key_to:end] if key_to < end else None))
         at = end
-    if at != len(data):
-        raise BadKvBatch(f"{len(data) - at} bytes behind {head.record_count} records: expected none")
-    return records
+    return at
 
 
 def _key_within(data: bytes, at: int, record: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from flussd.core.limits import CHECKPOINT_PAUSE_MS
+from flussd.core.limits import CHECKPOINT_PAUSE_MS, MERGE_SLICE_RECORDS
 from flussd.core.replica.stored import ReplicaConfig
 from flussd.core.tablet.restore import USUAL_PACE, Pace
 
@@ -23,4 +23,5 @@ class TabletConfig(ReplicaConfig):
     writer_id_block: int = 1000  # ids taken from the registry at a time; the rest is lost at a restart
     checkpoint_pause_ms: int = CHECKPOINT_PAUSE_MS  # between two rounds of checkpoints
     restore_pace: Pace = USUAL_PACE
+    merge_slice_records: int = MERGE_SLICE_RECORDS
     retention_interval_ms: int = 5 * 60_000  # between two looks for segments that are too old

@@ -3,8 +3,9 @@
 One batch at a time is merged and handed to its replica, in one step and in order of arrival, so that what
 the next one is merged with is what the log says. The replica judges writers and sequences: of a duplicate
 the merged rows are dropped, and the original end is answered. Answers wait as those of produce requests
-do (produce.py). A batch is merged in one piece, however long that takes; between batches others get their
-turn.
+do (produce.py). Between batches, and between the slices of a large one, others get their turn; what comes
+for its bucket meanwhile waits behind it. A batch that is overtaken by events (its log was cut, its table
+altered, its bucket led anew) is merged from the start again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import attrs
 
 from flussd.core.connections import Reply, RequestReceived
 from flussd.core.kv.ids import IdsWanted
+from flussd.core.kv.rules import TableRules
 from flussd.core.kv.table import Merged
 from flussd.core.limits import PUT_SLICE_BYTES
 from flussd.core.machine import ContinueLater
@@ -23,6 +25,7 @@ from flussd.core.records.batch import read_head
 from flussd.core.records.refusal import Refused
 from flussd.core.replica import events as e
 from flussd.core.replica.events import BucketKey
+from flussd.core.slices import Slices
 from flussd.core.tablet.keyed import KeyedBucket, NotServed
 from flussd.core.tablet.produce import ProduceWaiter, check_acks
 from flussd.core.wire import messages
@@ -77,12 +80,28 @@ class Put:
 
 
 @attrs.define(eq=False)
+class Merging:
+    """A put that is merged in slices, and of what: if that is not so any more, the merge is void."""
+
+    put: Put
+    bucket: KeyedBucket
+    rules: TableRules
+    cut_count: int
+    slices: Slices[Merged]
+
+
+@attrs.define(eq=False)
 class Puts:
-    """The batches of a server that are not merged yet, in order of arrival."""
+    """The batches of a server that are not merged yet, in order of arrival.
+
+    A bucket has one that is being merged, or one that lacks ids, or none; others wait behind it.
+    """
 
     server: TabletServer
-    queue: deque[Put] = attrs.Factory(deque)
-    lacking: dict[BucketKey, deque[Put]] = attrs.Factory(dict)  # those that wait for ids
+    queue: deque[Put | Merging] = attrs.Factory(deque)
+    merging: dict[BucketKey, Merging] = attrs.Factory(dict)  # those that have a slice left
+    lacking: dict[BucketKey, deque[Put]] = attrs.Factory(dict)  # those that wait for ids, and all behind
+    behind: dict[BucketKey, deque[Put]] = attrs.Factory(dict)  # those behind one that is being merged
     token: int = -1  # of our next turn, while we wait for one
 
     def received(self, event: RequestReceived) -> None:
@@ -129,7 +148,10 @@ class Puts:
         self.token, size_bytes = 0, 0  # what happens meanwhile is put behind
         while self.queue and size_bytes < PUT_SLICE_BYTES:
             put = self.queue.popleft()
-            if put.ticket in self.server.produces.by_ticket:  # else its time was up, or its client left
+            if isinstance(put, Merging):
+                self._merge_on(put)
+                size_bytes += PUT_SLICE_BYTES
+            elif put.ticket in self.server.produces.by_ticket:  # else its time was up, or its client left
                 self._put(put)
                 size_bytes += PUT_BYTES_MIN + len(put.batch)
         self.token = -1
@@ -149,10 +171,11 @@ class Puts:
             self._refuse(put, code, text)
 
     def _put(self, put: Put) -> None:
-        """Merge and append one batch, or refuse it, or let it wait for ids."""
+        """Merge and append one batch, or refuse it, or let it wait for its turn, or for ids."""
         server = self.server
-        if put.key in self.lacking:
-            self.lacking[put.key].append(put)
+        if put.key in self.merging or put.key in self.lacking:
+            waiting = self.behind if put.key in self.merging else self.lacking
+            waiting.setdefault(put.key, deque()).append(put)
             return
         if (put.connection, put.key) in server.produces.holding:
             server.produces.refuse_behind(put.ticket)
@@ -161,30 +184,75 @@ class Puts:
         if isinstance(bucket, NotServed):
             self._refuse(put, bucket.code, bucket.text)
             return
+        rules = server.keyed.rules_of(put.key[0])
         try:
-            merged = self._merge(put, bucket)
+            slices = self._slices(put, bucket, rules)
         except Refused as refused:
             self._refuse(put, refused.code, refused.text)
-        except IdsWanted as wanted:
-            self.lacking[put.key] = deque([put])
-            server.auto_ids.want(put.key, wanted.count)
         else:
-            if merged is None:
+            if slices is None:
                 server.produces.answered(e.AppendAnswered(put.ticket, -1))
             else:
-                server.keyed.append(put.key, merged, _asked(put, merged.log_batch))
+                self._merge(Merging(put, bucket, rules, bucket.table.cut_count, slices))
 
-    def _merge(self, put: Put, bucket: KeyedBucket) -> Merged | None:
-        """Return what a put does; None: nothing of it is left to do."""
-        rules = self.server.keyed.rules_of(put.key[0])
+    def _slices(self, put: Put, bucket: KeyedBucket, rules: TableRules) -> Slices[Merged] | None:
+        """Return the merge of a put; None: nothing of it is left to do."""
         batch, targets = put.batch, put.targets
         if put.keys is not None:
             missing = bucket.table.missing_rows(rules, put.keys)
             if missing is None:
                 return None
             batch, targets = missing.batch, missing.targets
-        view = memoryview(batch)
-        return bucket.table.merge(rules, view, targets, overwrite=put.overwrites, ids=bucket.ids)
+        return bucket.table.merging(
+            rules,
+            memoryview(batch),
+            targets,
+            overwrite=put.overwrites,
+            ids=bucket.ids,
+            slice_records=self.server.config.merge_slice_records,
+        )
+
+    def _merge_on(self, merging: Merging) -> None:
+        """Merge the next slice, unless things have changed; then begin again."""
+        put = merging.put
+        del self.merging[put.key]
+        is_awaited = put.ticket in self.server.produces.by_ticket
+        if is_awaited and self._is_valid(merging):
+            self._merge(merging)
+        elif is_awaited:
+            self._put(put)
+        self._release(put.key)
+
+    def _is_valid(self, merging: Merging) -> bool:
+        put, keyed = merging.put, self.server.keyed
+        return (
+            keyed.writable(put.key) is merging.bucket
+            and keyed.rules_of(put.key[0]) is merging.rules
+            and merging.bucket.table.cut_count == merging.cut_count
+            and (put.connection, put.key) not in self.server.produces.holding
+        )
+
+    def _merge(self, merging: Merging) -> None:
+        """Merge one slice; append when it was the last one."""
+        put = merging.put
+        try:
+            next(merging.slices)
+        except StopIteration as end:
+            merged: Merged = end.value
+            self.server.keyed.append(put.key, merged, _asked(put, merged.log_batch))
+        except Refused as refused:
+            self._refuse(put, refused.code, refused.text)
+        except IdsWanted as wanted:
+            self.lacking[put.key] = deque([put, *self.behind.pop(put.key, ())])
+            self.server.auto_ids.want(put.key, wanted.count)
+        else:
+            self.merging[put.key] = merging
+            self.queue.append(merging)
+
+    def _release(self, key: BucketKey) -> None:
+        """Let those behind a merge that ended be the next."""
+        if key not in self.merging:
+            self.queue.extendleft(reversed(self.behind.pop(key, deque())))
 
     def _refuse(self, put: Put, code: ErrorCode, text: str) -> None:
         self.server.produces.answered(e.AppendAnswered(put.ticket, -1, code, text))

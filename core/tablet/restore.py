@@ -16,12 +16,18 @@ import attrs
 from flussd.core.files import FileRead, ReadFile
 from flussd.core.kv.rules import TableRules
 from flussd.core.kv.table import KvTable
-from flussd.core.limits import RECOVERY_READ_BYTES, RESTORE_SLICE_RECORDS, RESTORES_AT_ONCE
+from flussd.core.limits import (
+    MERGE_SLICE_RECORDS,
+    RECOVERY_READ_BYTES,
+    RESTORE_SLICE_RECORDS,
+    RESTORES_AT_ONCE,
+)
 from flussd.core.log.log import Log
 from flussd.core.machine import Continue, ContinueLater
 from flussd.core.records.batch import BatchHead, crc_is_right, crc_of, read_head
 from flussd.core.records.rows.atoms import BadRow, BadValue
 from flussd.core.replica.events import BucketKey
+from flussd.core.slices import Slices
 
 if TYPE_CHECKING:
     from flussd.core.tablet.tablet import TabletServer
@@ -45,6 +51,7 @@ class Pace:
 
     read_bytes: int = RECOVERY_READ_BYTES
     slice_records: int = RESTORE_SLICE_RECORDS
+    batch_slice_records: int = MERGE_SLICE_RECORDS  # within a batch that has more
 
 
 USUAL_PACE: Final = Pace()
@@ -67,6 +74,7 @@ class Restore:
     wanted_bytes: int = 0  # when that is more than a read of its pace
     asked_bytes: int = 0
     text: str = ""
+    folding: Slices[None] | None = None  # of the batch at `at`, which is whole and right
 
     @classmethod
     def of(cls, key: BucketKey, log: Log, table: KvTable, rules: TableRules, pace: Pace) -> Restore:
@@ -112,7 +120,25 @@ class Restore:
         return Stage.TURN
 
     def _look_at(self, head: BatchHead | None) -> Stage | None:
-        """Fold the batch of *head*, if it is whole and right; else tell what is wrong, or wanted."""
+        """Fold the batch of *head*; else tell what is wrong, or wanted: a turn, if it is a large one."""
+        if self.folding is None:
+            stage = self._check(head)
+            if stage is not None:
+                return stage
+            assert head is not None
+            slice_records = self.pace.batch_slice_records
+            self.folding = self.table.replaying(self.rules, self.view, head, slice_records)
+        try:
+            next(self.folding)
+        except StopIteration:
+            self.folding = None
+            return None
+        except (BadRow, BadValue) as bad:
+            return self._bad(str(bad))
+        return Stage.TURN
+
+    def _check(self, head: BatchHead | None) -> Stage | None:
+        """Tell what is wrong with the batch of *head*, or missing of it."""
         left_bytes = len(self.view) - self.at
         if head is None:
             may_be_cut = left_bytes < self._left_in_file and (self.at > 0 or not left_bytes)
@@ -126,10 +152,6 @@ class Restore:
             return self._bad(f"expected offset {self.offset}, got {head.base_offset}")
         if not crc_is_right(self.view, head):
             return self._bad(f"expected checksum {head.crc:#010x}, got {crc_of(self.view, head):#010x}")
-        try:
-            self.table.replay(self.rules, self.view, head)
-        except (BadRow, BadValue) as bad:
-            return self._bad(str(bad))
         return None
 
     @property

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from flussd.core.kv import changelog
-from flussd.core.kv.buffer import Buffer
+from flussd.core.kv.buffer import Buffer, Writes
 from flussd.core.kv.merge import NewestVersion
 from flussd.core.kv.rows import Snapshot
 from flussd.core.kv.table import KvTable
+from flussd.core.slices import Slices
 from flussd.core.tablet.keyed import Keyed
 from flussd.runtime_sim.mutants.mutant import Mutant
 from flussd.runtime_sim.oracles.violation import Oracle
@@ -40,8 +41,9 @@ def _keep_last(original: Any) -> Any:
 
 
 def _no_deletes(original: Any) -> Any:
-    def replayed(*arguments: Any) -> Iterator[tuple[bytes, bytes | None]]:
-        return (change for change in original(*arguments) if change[1] is not None)
+    def replayed(*arguments: Any) -> Slices[Writes]:
+        writes = yield from original(*arguments)
+        return {key: value for key, value in writes.items() if value is not None}
 
     return replayed
 

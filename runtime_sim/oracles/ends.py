@@ -93,6 +93,8 @@ def _left_in_tablet(machine: Any) -> dict[str, int]:
         "client connections": clients,
         "puts": machine.puts.queue,
         "puts without ids": machine.puts.lacking,
+        "merges": machine.puts.merging,
+        "puts behind a merge": machine.puts.behind,
         "restores": machine.keyed.restores.running,
         "restores that wait": machine.keyed.restores.waiting,
         "reads of restores": machine.keyed.restores.by_token,

@@ -18,9 +18,13 @@ from flussd.core.records.batch import NO_SEQUENCE, NO_WRITER, BatchHead, build_b
 from flussd.core.records.row_batch import ChangeType, is_append_only, records_start
 from flussd.core.records.rows.atoms import BadRow
 from flussd.core.records.types import DataType
+from flussd.core.slices import Slices, finished
 
 ALIGNMENT_BYTES: Final = 8
 """Of buffers in a body, as Java has them."""
+
+SLICE_BYTES: Final = 256 * 1024
+"""Buffers that are larger are pressed in a slice of their own: some ms with ZSTD."""
 
 _CHANGES: Final = tuple(ChangeType)
 
@@ -40,10 +44,7 @@ def build_arrow_batch(
 
     Each row has its change. Without rows it is a head and nothing else, as Java makes it. Raises BadValue.
     """
-    assert len(rows) == len(changes), (len(rows), len(changes))
-    payload = b""
-    if rows:
-        payload = bytes(changes) + arrow_message(types, rows, compression, zstd_level)
+    payload = finished(changelog_payload(types, rows, changes, compression, zstd_level))
     return build_batch(
         payload,
         record_count=len(rows),
@@ -54,6 +55,20 @@ def build_arrow_batch(
     )
 
 
+def changelog_payload(
+    types: Sequence[DataType],
+    rows: Sequence[Sequence[Any]],
+    changes: Sequence[ChangeType],
+    compression: Compression,
+    zstd_level: int,
+) -> Slices[bytes]:
+    """Return what stands behind the head of such a batch; a slice for each column. Raises BadValue."""
+    assert len(rows) == len(changes), (len(rows), len(changes))
+    if not rows:
+        return b""
+    return bytes(changes) + (yield from _message(types, rows, compression, zstd_level))
+
+
 def arrow_message(
     types: Sequence[DataType],
     rows: Sequence[Sequence[Any]],
@@ -61,11 +76,19 @@ def arrow_message(
     zstd_level: int = ZSTD_LEVEL_DEFAULT,
 ) -> bytes:
     """Return the encapsulated message of *rows*. Raises BadValue."""
-    body, press = write_columns(types, rows), presser(compression, zstd_level)
+    return finished(_message(types, rows, compression, zstd_level))
+
+
+def _message(
+    types: Sequence[DataType], rows: Sequence[Sequence[Any]], compression: Compression, zstd_level: int
+) -> Slices[bytes]:
+    body, press = (yield from write_columns(types, rows)), presser(compression, zstd_level)
     parts: list[bytes] = []
     places: list[tuple[int, int]] = []
     at = 0
     for buffer in body.buffers:
+        if len(buffer) > SLICE_BYTES:
+            yield
         data = press(buffer)
         places.append((at, len(data)))
         padding = bytes(-len(data) % ALIGNMENT_BYTES)
@@ -82,12 +105,20 @@ def read_arrow_rows(
 
     *types* are those of its schema, or of a newer one: columns that came later are None.
     """
+    return finished(read_arrow_rows_in_slices(types, batch, head))
+
+
+def read_arrow_rows_in_slices(
+    types: Sequence[DataType], batch: memoryview, head: BatchHead
+) -> Slices[list[tuple[ChangeType, tuple[Any, ...]]]]:
+    """Read as `read_arrow_rows` does; a slice for each column."""
     at, end, count = records_start(batch, head), head.position + head.size_bytes, head.record_count
     assert end <= len(batch), (end, len(batch))
     if not count:
         return []
     changes = [ChangeType.APPEND_ONLY] * count if is_append_only(head) else _changes(batch[at:end], count)
-    rows = read_arrow_message(types, batch[at if is_append_only(head) else at + count : end], count)
+    message = batch[at if is_append_only(head) else at + count : end]
+    rows = yield from _rows_of_message(types, message, count)
     return list(zip(changes, rows, strict=True))
 
 
@@ -104,10 +135,16 @@ def read_arrow_message(
     types: Sequence[DataType], message: memoryview, row_count: int
 ) -> list[tuple[Any, ...]]:
     """Return the *row_count* rows of an encapsulated message, as `read_arrow_rows` does."""
+    return finished(_rows_of_message(types, message, row_count))
+
+
+def _rows_of_message(
+    types: Sequence[DataType], message: memoryview, row_count: int
+) -> Slices[list[tuple[Any, ...]]]:
     metadata, body = read_message(message)
     if metadata.row_count != row_count:
         raise BadRow(f"a message: expected {row_count} rows, got {metadata.row_count}")
-    columns = read_columns(types, Source.of(metadata, body))
+    columns = yield from read_columns(types, Source.of(metadata, body))
     if not columns:
         raise BadRow(f"a message of {row_count} rows without columns")
     columns += [[None] * row_count] * (len(types) - len(columns))

@@ -22,6 +22,7 @@ from flussd.core.records.arrow.message import Metadata
 from flussd.core.records.arrow.units import stored_unit
 from flussd.core.records.rows.atoms import CODES, DECIMAL_BYTES_MAX, BadRow, read_text
 from flussd.core.records.types import NESTED, NESTING_MAX, DataType
+from flussd.core.slices import Slices
 
 Buffer = memoryview | bytes
 
@@ -97,16 +98,18 @@ class Source:
         return offsets
 
 
-def read_columns(types: Sequence[DataType], source: Source) -> list[list[Any]]:
+def read_columns(types: Sequence[DataType], source: Source) -> Slices[list[list[Any]]]:
     """Return the values of each column; types behind the last column of the body have none. Raises BadRow.
 
-    A body that was written with an older schema has fewer columns.
+    A body that was written with an older schema has fewer columns. Each is a slice.
     """
     columns: list[list[Any]] = []
     row_count = source.metadata.row_count
     for n, data_type in enumerate(types):
         if source.is_spent:
             break
+        if n:
+            yield
         try:
             values = _read(source, data_type, 0)
         except BadRow as error:

@@ -19,6 +19,7 @@ from flussd.core.records.arrow.bits import bit_bytes, ones
 from flussd.core.records.arrow.units import stored_unit
 from flussd.core.records.rows.atoms import CODES, DECIMAL_BYTES_MAX, MISFIT, BadValue, text_bytes
 from flussd.core.records.types import NESTED, NESTING_MAX, DataType
+from flussd.core.slices import Slices
 
 Values: TypeAlias = Sequence[Any]  # a list or a tuple
 
@@ -62,8 +63,11 @@ class Body:
         return offsets[-1]
 
 
-def write_columns(types: Sequence[DataType], rows: Sequence[Values]) -> Body:
-    """Return the columns of *rows*, which have a value for each of *types*. Raises BadValue."""
+def write_columns(types: Sequence[DataType], rows: Sequence[Values]) -> Slices[Body]:
+    """Return the columns of *rows*, which have a value for each of *types*. Raises BadValue.
+
+    Each column is a slice.
+    """
     arity, body = len(types), Body()
     sizes = list(map(len, rows))
     if sizes.count(arity) != len(rows):
@@ -71,6 +75,8 @@ def write_columns(types: Sequence[DataType], rows: Sequence[Values]) -> Body:
         raise BadValue(f"a row: expected {arity} values, got {wrong}")
     columns: Iterable[Values] = zip(*rows, strict=True) if rows else [()] * arity
     for n, values in enumerate(columns):
+        if n:
+            yield
         try:
             _write(body, types[n], values, 0)
         except MISFIT as error:
