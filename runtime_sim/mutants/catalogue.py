@@ -286,7 +286,7 @@ MUTANTS: Final = {
             Oracle.SCHEMAS_LAST,
             Oracle.WRITERS_REMEMBERED,
         ),
-        likely=(159,),
+        likely=(302,),
     ),
     "ahead_of_another": Mutant(
         "what was read ahead is given to whoever reads that file, wherever",
