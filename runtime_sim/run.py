@@ -22,6 +22,7 @@ from flussd.runtime_sim.load import Load
 from flussd.runtime_sim.network import Network
 from flussd.runtime_sim.oracles import ends
 from flussd.runtime_sim.oracles.catalog import CatalogTruth
+from flussd.runtime_sim.oracles.ids import TableIds
 from flussd.runtime_sim.oracles.keyed import KeyedLedger
 from flussd.runtime_sim.oracles.ledger import Ledgers
 from flussd.runtime_sim.oracles.partitions import PartitionTruth
@@ -227,7 +228,7 @@ class Run:
                 truth = PartitionTruth(spec, self.watch.clock, self.watch.partitions)
                 self.tables[spec.name] = self.watch.tables[table_id] = TableInUse(spec, table_id, truth)
                 if isinstance(spec, KeyedSpec):
-                    self.ledgers.kinds[table_id] = partial(KeyedLedger, spec=spec)
+                    self.ledgers.kinds[table_id] = partial(KeyedLedger, spec=spec, ids=TableIds())
 
             self.admin.make_table(spec, made)
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+import attrs
+
 from flussd.core.kv import changelog
 from flussd.core.kv.buffer import Buffer, Writes
 from flussd.core.kv.merge import NewestVersion
+from flussd.core.kv.partial import Numbered
 from flussd.core.kv.rows import Snapshot
 from flussd.core.kv.table import KvTable
+from flussd.core.registry.messages import Multi, Outcome
 from flussd.core.slices import Slices
+from flussd.core.tablet.auto_ids import AutoIds
 from flussd.core.tablet.keyed import Keyed
 from flussd.runtime_sim.mutants.mutant import Mutant
 from flussd.runtime_sim.oracles.violation import Oracle
@@ -85,6 +90,35 @@ def _newer_alone(original: Any) -> Any:
     return update
 
 
+def _any_version(original: Any) -> Any:
+    def submit(self: Any, asked: Any, operation: Any) -> None:
+        if asked.blocks:
+            (write,) = operation.writes
+            operation = Multi((attrs.evolve(write, version=-1),))
+        original(self, asked, operation)
+
+    return submit
+
+
+def _unknown_is_done(original: Any) -> Any:
+    def answered(self: Any, token: int, answer: Any) -> None:
+        if self.asked[token].blocks and answer.outcome is Outcome.UNKNOWN:
+            answer = attrs.evolve(answer, outcome=Outcome.OK)
+        original(self, token, answer)
+
+    return answered
+
+
+def _new_id(original: Any) -> Any:
+    def update(self: Any, old: bytes, new: bytes) -> bytes:
+        merged = original(self, old, new)
+        values = list(self.rows.values(merged))
+        values[self.column] = self.ids.draw()
+        return old if merged is old else bytes(self.rows.stored(tuple(values)))
+
+    return update
+
+
 KEYED_MUTANTS: Final = {
     "kv_commits_before_written": Mutant(
         "rows are visible as soon as the log took them, before they are written",
@@ -139,6 +173,30 @@ KEYED_MUTANTS: Final = {
         "__iter__",
         _as_they_are,
         (Oracle.SCANS_ARE_SNAPSHOTS,),
+    ),
+    "ids_block_unchecked": Mutant(
+        "a block of ids is taken whoever took one since its counter was read",
+        AutoIds,
+        "_submit",
+        _any_version,
+        (Oracle.IDS_ARE_NEW,),
+        likely=(25,),
+    ),
+    "ids_unknown_is_done": Mutant(
+        "a block of ids is used though nobody knows whether its counter was written",
+        AutoIds,
+        "answered",
+        _unknown_is_done,
+        (Oracle.IDS_ARE_NEW,),
+        likely=(18,),
+    ),
+    "ids_new_on_update": Mutant(
+        "a row that is updated gets another id",
+        Numbered,
+        "update",
+        _new_id,
+        (Oracle.CHANGELOG_IS_TRUE,),
+        likely=(5,),
     ),
 }
 """By name."""

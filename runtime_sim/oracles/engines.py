@@ -1,12 +1,13 @@
 """What a put does to the rows of a bucket: a model of the merge engines, written by the facts alone.
 
 Shares no code with the core's. Rows are tuples of values, keys their first two; a model's rows change with
-each put that it is told of, in the order of the changelog.
+each put that it is told of, in the order of the changelog. Ids of an auto-increment column are chance to
+it: it takes them from the changelog, one for each row that is inserted, and keeps them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -47,9 +48,14 @@ class Model:
 
     spec: KeyedSpec
     rows: dict[Key, Row] = attrs.Factory(dict)
+    _ids: Iterator[Any] = attrs.field(factory=lambda: iter(()), init=False)
 
-    def put(self, put: SentPut, latest_id: int) -> list[Record]:
-        """Apply a put when *latest_id* is the table's newest schema; return what its changelog says."""
+    def put(self, put: SentPut, latest_id: int, ids: Iterable[Any] = ()) -> list[Record]:
+        """Apply a put when *latest_id* is the table's newest schema; return what its changelog says.
+
+        Rows that it inserts get *ids*, in their order; when there are too few, none.
+        """
+        self._ids = iter(ids)
         arity = len(self.spec.types(latest_id))
         for key, row in self.rows.items():
             self.rows[key] = row + (None,) * (arity - len(row))
@@ -78,7 +84,13 @@ class Model:
             new = self._merged(engine, old, row, targets)
             if new is None:
                 return
+            if old is None:
+                new = self._numbered(new)
         self._say(record.key, old, new, said)
+
+    def _numbered(self, row: Row) -> Row:
+        place = self.spec.id_place
+        return row if place is None else (*row[:place], next(self._ids, None), *row[place + 1 :])
 
     def _say(self, key: Key, old: Row | None, new: Row | None, said: list[Record]) -> None:
         if new is None:

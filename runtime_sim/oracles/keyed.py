@@ -7,7 +7,7 @@ the end, for all batches in their order.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -15,13 +15,14 @@ from flussd.core.records.arrow.batches import read_arrow_rows
 from flussd.core.records.batch import BatchHead
 from flussd.core.records.row_batch import read_rows
 from flussd.core.records.rows.codec import RowFormat, row_codec
-from flussd.runtime_sim.oracles.engines import Model, Record
+from flussd.runtime_sim.oracles.engines import INSERT, Model, Record
+from flussd.runtime_sim.oracles.ids import TableIds
 from flussd.runtime_sim.oracles.ledger import Ledger, Place
 from flussd.runtime_sim.oracles.sightings import History, Rows, Sighting
 from flussd.runtime_sim.oracles.violation import Oracle, Violation
 from flussd.runtime_sim.workload.batches import Identity, SentBatch
 from flussd.runtime_sim.workload.keyed_batches import SentPut
-from flussd.runtime_sim.workload.keyed_tables import KEYS, KeyedSpec
+from flussd.runtime_sim.workload.keyed_tables import KeyedSpec
 
 ARROW: Final = "ARROW"
 
@@ -31,6 +32,7 @@ class KeyedLedger(Ledger):
     """One bucket of a primary-key table; *watermark_offset* is the greatest that its leaders had."""
 
     spec: KeyedSpec = attrs.field(kw_only=True)
+    ids: TableIds = attrs.field(factory=TableIds, kw_only=True)  # of all buckets of the table
     watermark_offset: int = 0
     contents: dict[int, bytes] = attrs.Factory(dict)  # by base offset: whole batches, as read last
     checksums: dict[tuple[int, int], int] = attrs.Factory(dict)  # generation, base offset ->
@@ -50,6 +52,8 @@ class KeyedLedger(Ledger):
     def logged(self, head: BatchHead, identity: Identity, data: bytes, generation: int) -> None:
         """A reader got the whole batch *data*, which `read` was told of."""
         self.contents[head.base_offset] = data
+        if self.spec.id_type:
+            self.ids.logged(self.key, head, self._ids(self._said(head)))
         if generation != self.generation and not self.promises_all:
             return  # it may be of a log that is no more
         place = (0 if self.promises_all else generation, head.base_offset)
@@ -92,7 +96,8 @@ class KeyedLedger(Ledger):
             head = in_log[offset]
             put = self.sent[self.by_sequence[head.writer_id, head.batch_sequence]]
             assert isinstance(put, SentPut)
-            expected, said = model.put(put, head.schema_id), self._said(head)
+            said = self._said(head)
+            expected = model.put(put, head.schema_id, self._ids(said))
             if said != expected:
                 text = f"{self._name()} at {offset}, schema {head.schema_id}: {put} on {rows[-1]}"
                 told = f"{text}: expected {_told(expected)}, got {_told(said)}"
@@ -102,8 +107,12 @@ class KeyedLedger(Ledger):
                 raise Violation(Oracle.CHANGELOG_IS_TRUE, text)
             ends.append(offset + head.last_offset_delta + 1)
             rows.append(dict(model.rows))
-        keys = [(k, b) for k in range(KEYS) for b in range(KEYS)]
-        return History(ends, rows, sorted(keys, key=self.spec.keys.encode))
+        return History(ends, rows, sorted(self.spec.all_keys, key=self.spec.keys.encode))
+
+    def _ids(self, said: list[Record]) -> list[Any]:
+        """Return the ids of the rows that a batch inserts."""
+        place = self.spec.id_place
+        return [] if place is None else [row[place] for change, row in said if change is INSERT]
 
     def _said(self, head: BatchHead) -> list[Record]:
         """Return the records of a batch."""

@@ -34,6 +34,7 @@ class Oracle(enum.Enum):
     ROWS_ARE_FRESH = "reads of rows know all that was committed before they began"
     ROWS_ARE_COMMITTED = "reads of rows know nothing that was not committed yet"
     SCANS_ARE_SNAPSHOTS = "a scan gives the rows as they were at the offset that it names"
+    IDS_ARE_NEW = "a row that is inserted gets a positive id that no other row of its table ever had"
     PARTITIONS_ARE_MADE = "once faults end, the partitions of the present time are made"
     WRITERS_PROGRESS = "once faults end, every writer gets its batches acknowledged"
     READERS_PROGRESS = "once faults end, every reader reaches the end of the log"

@@ -48,22 +48,29 @@ class SentPut(SentBatch):
         return f"{self.identity} {list(self.records)} targets {self.targets} {self.overwrites}"
 
 
-def drawn_key(draws: Stream) -> Key:
-    """Draw one of the few keys of a bucket."""
-    return draws.below(KEYS), draws.below(KEYS)
+def drawn_key(draws: Stream, spec: KeyedSpec) -> Key:
+    """Draw one of the keys of a bucket: of many, one of the first few half of the time."""
+    count = KEYS if spec.key_values == KEYS or draws.chance(500_000) else spec.key_values
+    return draws.below(count), draws.below(count)
 
 
 def drawn_targets(draws: Stream, spec: KeyedSpec, arity: int) -> tuple[int, ...]:
-    """Draw the columns that a put is about; none: it is about whole rows."""
-    if spec.engine not in (Engine.DEFAULT, Engine.AGGREGATION) or not draws.chance(TARGETS_PPM):
+    """Draw the columns that a put is about; none: it is about whole rows.
+
+    Where ids are given, all puts have to say what they are about, and it must not be the ids.
+    """
+    if spec.engine not in (Engine.DEFAULT, Engine.AGGREGATION):
         return ()
-    others = [n for n in range(arity) if n not in spec.key_places and draws.chance(500_000)]
+    if not spec.id_type and not draws.chance(TARGETS_PPM):
+        return ()
+    fixed = (*spec.key_places, spec.id_place)
+    others = [n for n in range(arity) if n not in fixed and draws.chance(500_000)]
     return (*others, *spec.key_places)
 
 
-def drawn_record(draws: Stream, schema_id: int, *, partition: str, who: str) -> PutRecord:
+def drawn_record(draws: Stream, spec: KeyedSpec, schema_id: int, *, partition: str, who: str) -> PutRecord:
     """Draw one record of a put with rows of *schema_id*."""
-    key = drawn_key(draws)
+    key = drawn_key(draws, spec)
     if draws.chance(DELETE_PPM):
         return PutRecord(key, None)
 
@@ -73,6 +80,8 @@ def drawn_record(draws: Stream, schema_id: int, *, partition: str, who: str) -> 
     row = [*key, maybe(draws.between(-1_000, 1_000)), maybe(draws.below(40)), who]
     if partition:
         row.append(partition)
+    if spec.id_type:
+        row.append(maybe(-draws.between(1, 1_000)))  # no id that a server gives: it is not looked at
     row += [maybe(draws.below(1_000)) for _ in range(schema_id - 1)]
     return PutRecord(key, tuple(row))
 

@@ -1,7 +1,8 @@
 """Primary-key tables of a run, drawn from the seed: engine, image, formats, keys, and their descriptions.
 
 Columns 0 and 1 are the key, beside the partition of a partitioned table; few values of both, so that
-writers collide. The others hold what engines work on. Columns that are added later are INTEGER, and last.
+writers collide. The others hold what engines work on. An auto-increment column is behind them; only tables
+whose engines take target columns have one. Columns that are added later are INTEGER, and last.
 """
 
 from __future__ import annotations
@@ -27,9 +28,16 @@ KEY_COLUMNS: Final = (("k", "INTEGER"), ("b", "INTEGER"))
 VALUE_COLUMNS: Final = (("v", "BIGINT"), ("n", "INTEGER"), ("t", "STRING"))
 SUM_COLUMN, NUMBER_COLUMN, TEXT_COLUMN = 2, 3, 4
 PARTITION_PLACE: Final = 5
+ID_COLUMN: Final = "number"
+IDS_PPM: Final = 450_000
+"""Of the tables that may have an auto-increment column: three of ten of all."""
+
 ADDED_TYPE: Final = DataType("INTEGER")
 KEYS: Final = 4
 """Values of each of the two columns of a key: sixteen keys a bucket."""
+
+NUMBERED_KEYS: Final = 16
+"""The same where ids are given: their rows cannot be deleted, and there have to be new ones to the end."""
 
 
 class Engine(enum.Enum):
@@ -52,6 +60,8 @@ class KeyedSpec(TableSpec):
     compression: str = "NONE"
     ignores_deletes: bool = False
     has_prefixes: bool = False  # its bucket key is the first column of its key
+    id_type: str = ""  # of its auto-increment column; empty: it has none
+    id_cache_size: int = 0  # how many ids a bucket takes at once; 0: what a table takes by default
 
     @classmethod
     def drawn_keyed(cls, seed: int, n: int) -> KeyedSpec:
@@ -63,6 +73,7 @@ class KeyedSpec(TableSpec):
         usual = engine is not Engine.DEFAULT
         log_format = draws.choice(("ARROW", "ARROW", "COMPACTED", "INDEXED"))
         kv_format = draws.choice(("COMPACTED", "COMPACTED", "INDEXED"))
+        id_type, id_cache_size = _drawn_ids(Stream.of(seed, "keyed ids", n), engine)
         return cls(
             f"keyed_{n}",
             draws.between(1, 3) if kind is Partitioning.NONE else draws.between(1, 2),
@@ -76,18 +87,37 @@ class KeyedSpec(TableSpec):
             compression=draws.choice(("NONE", "LZ4_FRAME", "ZSTD")),
             ignores_deletes=always or (draws.chance(300_000) != usual),
             has_prefixes=draws.chance(600_000),
+            id_type=id_type,
+            id_cache_size=id_cache_size,
         )
 
     @property
     def columns(self) -> tuple[tuple[str, str], ...]:
         """Name and type of the columns that it has at first."""
-        first = (*KEY_COLUMNS, *VALUE_COLUMNS)
-        return (*first, PARTITION_COLUMN) if self.is_partitioned else first
+        partition = (PARTITION_COLUMN,) if self.is_partitioned else ()
+        number = ((ID_COLUMN, self.id_type),) if self.id_type else ()
+        return (*KEY_COLUMNS, *VALUE_COLUMNS, *partition, *number)
 
     @property
     def key_places(self) -> tuple[int, ...]:
         """Where the columns of its key are, the partition included."""
         return (0, 1, PARTITION_PLACE) if self.is_partitioned else (0, 1)
+
+    @property
+    def id_place(self) -> int | None:
+        """Where its auto-increment column is; None when it has none."""
+        return PARTITION_PLACE + self.is_partitioned if self.id_type else None
+
+    @property
+    def all_keys(self) -> list[tuple[int, int]]:
+        """All keys that a bucket can have."""
+        count = self.key_values
+        return [(k, b) for k in range(count) for b in range(count)]
+
+    @property
+    def key_values(self) -> int:
+        """How many values each of the two columns of a key can have."""
+        return NUMBERED_KEYS if self.id_type else KEYS
 
     def types(self, schema_id: int) -> tuple[DataType, ...]:
         """Return the types of the columns of a schema."""
@@ -118,6 +148,8 @@ class KeyedSpec(TableSpec):
         schema["primary_key"] = [schema["columns"][place]["name"] for place in self.key_places]
         for place in self.key_places:
             schema["columns"][place]["data_type"]["nullable"] = False
+        if self.id_type:
+            schema["auto_increment_column"] = [ID_COLUMN]
         if self.engine is Engine.AGGREGATION:
             schema["columns"][SUM_COLUMN]["agg_function"] = {"type": "sum", "parameters": {}}
             schema["columns"][NUMBER_COLUMN]["agg_function"] = {"type": "max", "parameters": {}}
@@ -139,4 +171,13 @@ class KeyedSpec(TableSpec):
             properties["table.merge-engine.versioned.ver-column"] = "n"
         if self.engine in (Engine.DEFAULT, Engine.AGGREGATION):
             properties["table.delete.behavior"] = "IGNORE" if self.ignores_deletes else "ALLOW"
+        if self.id_cache_size:
+            properties["table.auto-increment.cache-size"] = str(self.id_cache_size)
         return properties
+
+
+def _drawn_ids(draws: Stream, engine: Engine) -> tuple[str, int]:
+    """Draw the type of an auto-increment column, and how many ids a bucket takes at once."""
+    if engine not in (Engine.DEFAULT, Engine.AGGREGATION) or not draws.chance(IDS_PPM):
+        return "", 0
+    return draws.choice(("INTEGER", "BIGINT")), draws.choice((1, 1, 3, 3, 100_000, 0))

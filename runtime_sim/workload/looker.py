@@ -24,7 +24,7 @@ from flussd.runtime_sim.oracles.sightings import Count, Run, Seen, Sighting, Val
 from flussd.runtime_sim.oracles.violation import Oracle, Violation
 from flussd.runtime_sim.workload.client import LOST, Answer, Client, Place
 from flussd.runtime_sim.workload.keyed_batches import Key, Row, drawn_key
-from flussd.runtime_sim.workload.keyed_tables import KEYS, KeyedSpec
+from flussd.runtime_sim.workload.keyed_tables import KeyedSpec
 from flussd.runtime_sim.workload.places import KnownBuckets, TableInUse
 from flussd.runtime_sim.workload.reader import RETRIABLE
 
@@ -190,9 +190,9 @@ class Looker:
 
     def _lookup(self, question: Question) -> None:
         draws = self.client.draws
-        keys: list[Key] = [drawn_key(draws) for _ in range(draws.between(1, 6))]
+        keys: list[Key] = [drawn_key(draws, self.spec) for _ in range(draws.between(1, 6))]
         if self.to_audit:
-            keys = [(k, b) for k in range(KEYS) for b in range(KEYS)]
+            keys = self.spec.all_keys
         encoded = [self.spec.keys.encode(key) for key in keys]
         request = messages.LookupRequest(table_id=question.key[0])
 
@@ -209,7 +209,7 @@ class Looker:
         if not self.spec.has_prefixes:
             self._lookup(question)
             return
-        k = self.client.draws.below(KEYS)
+        k = self.client.draws.below(self.spec.key_values)
         request = messages.PrefixLookupRequest(table_id=question.key[0])
 
         def told(part: Any) -> None:

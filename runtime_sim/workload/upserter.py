@@ -43,7 +43,7 @@ class Upserter(Writer):
         schema_id = self._schema_id(lane)
         who, partition = f"{identity.client}.{identity.number}", lane.place.partition
         records = [
-            drawn_record(draws, schema_id, partition=partition, who=f"{who}.{n}")
+            drawn_record(draws, spec, schema_id, partition=partition, who=f"{who}.{n}")
             for n in range(draws.between(1, self.config.records_max))
         ]
         return make_put(

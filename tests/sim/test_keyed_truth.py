@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import attrs
 import pytest
 
@@ -10,6 +12,7 @@ from flussd.core.records.row_batch import ChangeType, build_row_batch
 from flussd.core.records.rows.codec import RowFormat, encode_row
 from flussd.core.replica.stored import Durability
 from flussd.runtime_sim.oracles.engines import Model
+from flussd.runtime_sim.oracles.ids import TableIds
 from flussd.runtime_sim.oracles.keyed import KeyedLedger
 from flussd.runtime_sim.oracles.sightings import Count, History, Run, Sighting, Values
 from flussd.runtime_sim.oracles.violation import Violation
@@ -42,10 +45,10 @@ def put(*rows, spec=SPEC, targets=(), overwrites=False, schema_id=1, sequence=0)
     )
 
 
-def said(spec, *puts, latest_id=1):
+def said(spec, *puts, latest_id=1, ids=()):
     """What the changelog says of all puts, in short, with what is behind the key."""
-    model = Model(spec)
-    return [(change.short, one[2:]) for batch in puts for change, one in model.put(batch, latest_id)]
+    model, ids = Model(spec), iter(ids)
+    return [(change.short, one[2:]) for batch in puts for change, one in model.put(batch, latest_id, ids)]
 
 
 def test_the_default_engine():
@@ -114,6 +117,45 @@ def test_aggregation():
     assert expected == said(spec, *puts, latest_id=2)
 
 
+def test_ids_are_given_once_a_row():
+    """What a writer sends for one is not looked at; it stays, also when the rest of the row is deleted."""
+    spec = attrs.evolve(SPEC, id_type="BIGINT")
+    expected = [
+        ("+I", (1, None, None, 7)),
+        ("-U", (1, None, None, 7)),
+        ("+U", (2, None, None, 7)),
+        ("-U", (2, None, None, 7)),
+        ("+U", (None, None, None, 7)),
+    ]
+    about = {"spec": spec, "targets": (2, 0, 1)}
+    puts = put(row(1, 5, "a", -3), row(2, None, None, -4), **about), put(None, **about)
+
+    assert expected == said(spec, *puts, ids=(7, 8))
+    assert [("+I", (1, None, None, None))] == said(spec, put(row(1, None, None, -3), **about))
+
+
+def test_aggregated_rows_have_ids():
+    """The first row is stored as it came, but for its id."""
+    spec = attrs.evolve(SPEC, id_type="INTEGER", engine=Engine.AGGREGATION, is_full=False)
+    about = {"spec": spec, "targets": (2, 0, 1), "schema_id": 2}
+    expected = [("+I", (1, 5, "a", 7, 8)), ("+U", (3, 5, "a", 7, 8))]
+
+    assert expected == said(
+        spec, put(row(1, 5, "a", -3, 8), row(2, 9, "b", -3, 1), **about), latest_id=2, ids=(7,)
+    )
+
+
+@pytest.mark.parametrize("ids", [(4, 4), (3,), (0,), (-1,), (None,), (5, 1)])
+def test_an_id_is_new_and_positive(ids):
+    """In all buckets of a table; what is read again is no news."""
+    known, head = TableIds(), SimpleNamespace(base_offset=0, crc=5)
+    for _ in range(2):
+        known.logged((1, 7, 0), head, (1, 2, 3))
+
+    with pytest.raises(Violation, match="IDS_ARE_NEW"):
+        known.logged((1, 8, 0), head, ids)
+
+
 HISTORY = History(
     (0, 1, 3), ({}, {(0, 1): (0, 1, "a")}, {(0, 1): (0, 1, "b"), (2, 0): (2, 0, "c")}), ((0, 1), (2, 0))
 )
@@ -158,7 +200,8 @@ def test_snapshots_are_of_the_offset_that_they_name(offset):
 
 def logged(ledger, base_offset, batch, *records):
     """Let a reader get what a server made of *batch*: *records* at *base_offset*."""
-    rows = [(change, encode_row(RowFormat.COMPACTED, SPEC.types(1), values)) for change, values in records]
+    types = ledger.spec.types(1)
+    rows = [(change, encode_row(RowFormat.COMPACTED, types, values)) for change, values in records]
     data = bytearray(build_row_batch(rows, schema_id=1, writer_id=3, batch_sequence=batch.sequence))
     data[:8] = base_offset.to_bytes(8, "little")
     head = read_head(memoryview(data), 0)
@@ -189,6 +232,19 @@ def test_a_changelog_is_judged_by_its_puts():
         logged(ledger, 1, second, after, before)
     with pytest.raises(Violation, match="CHANGELOG_IS_TRUE"):
         ledger.audited(3, in_log | logged_anew(ledger, second, after, before))
+
+
+def test_ids_are_judged_as_they_are_read():
+    """Whichever bucket of the table tells them."""
+    ids, spec = TableIds(), attrs.evolve(SPEC, id_type="INTEGER")
+    batch = put(row(1, None, None, None), spec=spec, targets=(0, 1))
+    first, second = (KeyedLedger((1, -1, n), Durability.PAGE_CACHE, spec=spec, ids=ids) for n in range(2))
+    for ledger in (first, second):
+        ledger.will_send(batch)
+    logged(first, 0, batch, (ChangeType.INSERT, row(None, None, None, 1)))
+
+    with pytest.raises(Violation, match="IDS_ARE_NEW"):
+        logged(second, 0, batch, (ChangeType.INSERT, row(None, None, None, 1)))
 
 
 def logged_anew(ledger, batch, *records):
