@@ -8,6 +8,7 @@ import attrs
 
 from flussd.runtime_sim.draws import Stream
 from flussd.runtime_sim.workload.keyed_tables import KeyedSpec
+from flussd.runtime_sim.workload.looker import LookerConfig
 from flussd.runtime_sim.workload.reader import ReaderConfig
 from flussd.runtime_sim.workload.rows import Wanted
 from flussd.runtime_sim.workload.tables import TableSpec
@@ -24,7 +25,7 @@ class KeyedLoad:
     tables: tuple[KeyedSpec, ...]
     upserters: tuple[WriterConfig, ...]
     followers: tuple[ReaderConfig, ...]
-    lookers: tuple[tuple[int, int], ...]  # their pauses
+    lookers: tuple[LookerConfig, ...]
 
     @classmethod
     def drawn(cls, seed: int) -> KeyedLoad:
@@ -39,7 +40,10 @@ class KeyedLoad:
                 _upserter(Stream.of(seed, "upserter", n)) for n in range(draws.between(count, count + 1))
             ),
             tuple(_follower(Stream.of(seed, "follower", n)) for n in range(count)),
-            tuple(draws.choice(((5, 60), (20, 300))) for _ in range(draws.between(count, count + 1))),
+            tuple(
+                _looker(Stream.of(seed, "looker", n), draws.choice(((5, 60), (20, 300))))
+                for n in range(draws.between(count, count + 1))
+            ),
         )
 
     @property
@@ -123,6 +127,15 @@ def _follower(draws: Stream) -> ReaderConfig:
         max_bytes=max_bytes,
         bucket_bytes=draws.choice((1_000, 100_000)),
         restart_ppm=draws.choice((0, 20_000)),
+    )
+
+
+def _looker(draws: Stream, pause_ms: tuple[int, int]) -> LookerConfig:
+    return LookerConfig(
+        pause_ms,
+        inserts_ppm=draws.choice((0, 300_000, 600_000)),
+        acks=draws.choice((-1, -1, 1, 0)),
+        timeout_ms=draws.choice((500, 3_000)),
     )
 
 

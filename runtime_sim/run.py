@@ -36,7 +36,7 @@ from flussd.runtime_sim.workload.admin import Admin
 from flussd.runtime_sim.workload.alterer import Alterer
 from flussd.runtime_sim.workload.client import Client
 from flussd.runtime_sim.workload.keyed_tables import KeyedSpec
-from flussd.runtime_sim.workload.looker import Looker
+from flussd.runtime_sim.workload.looker import Looker, LookerConfig
 from flussd.runtime_sim.workload.places import PartitionsOfNow, TableInUse
 from flussd.runtime_sim.workload.prober import Prober
 from flussd.runtime_sim.workload.producer_offsets import Sink, jumps_ms
@@ -107,6 +107,7 @@ class Run:
     clients: dict[str, Client] = attrs.Factory(dict)
     writers: list[Writer] = attrs.Factory(list)
     readers: list[Reader] = attrs.Factory(list)
+    lookers: list[Looker] = attrs.Factory(list)
     tables: dict[str, TableInUse] = attrs.Factory(dict)  # by name
     schemas: dict[str, SchemaTruth] = attrs.Factory(dict)  # by name
     alterers: list[Alterer] = attrs.Factory(list)
@@ -269,7 +270,7 @@ class Run:
         for n, reading in enumerate(self.load.readers):
             client = self.clients[f"reader-{n}"]
             self.readers.append(Reader(client, self._table(n), reading, self.ledgers))
-        lookers = self._add_keyed_clients()
+        self._add_keyed_clients()
         for writer in self.writers:
             writer.start()
         for reader in self.readers:
@@ -280,11 +281,11 @@ class Run:
         self.sink.start()
         for alterer in self.alterers:
             alterer.start()
-        for looker in lookers:
+        for looker in self.lookers:
             looker.start()
 
-    def _add_keyed_clients(self) -> list[Looker]:
-        """Make the clients of primary-key tables; return those that look rows up."""
+    def _add_keyed_clients(self) -> None:
+        """Make the clients of primary-key tables."""
         keyed = self.load.keyed
         tables = [self.tables[spec.name] for spec in keyed.tables]
         for n, config in enumerate(keyed.upserters):
@@ -293,10 +294,11 @@ class Run:
         for n, reading in enumerate(keyed.followers):
             table = tables[n % len(tables)]
             self.readers.append(Follower(self.clients[f"follower-{n}"], table, reading, self.ledgers))
-        return [
-            Looker(self.clients[f"looker-{n}"], tables[n % len(tables)], self.ledgers, pause_ms)
-            for n, pause_ms in enumerate(keyed.lookers)
-        ]
+        for n, asking in enumerate(keyed.lookers):
+            self.lookers.append(self._looker(self.clients[f"looker-{n}"], tables[n % len(tables)], asking))
+
+    def _looker(self, client: Client, table: TableInUse, config: LookerConfig) -> Looker:
+        return Looker(client, table, self.ledgers, config, Stream.of(self.seed, "inserts", client.node))
 
     # ---- the end -------------------------------------------------------------------------------
 
@@ -314,9 +316,12 @@ class Run:
         self._await(Oracle.WRITERS_PROGRESS, stuck, PROGRESS_US)
         for writer in self.writers:
             writer.client.is_stopping = True
+        for looker in self.lookers:
+            looker.config = attrs.evolve(looker.config, inserts_ppm=0)
 
         def unfinished() -> str:
             still = [f"{writer.client.name} {writer.facts()}" for writer in self.writers if writer.has_open]
+            still += [looker.client.name for looker in self.lookers if looker.is_inserting]
             return f"not acknowledged: {', '.join(still)}" if still else ""
 
         self._await(Oracle.WRITERS_PROGRESS, unfinished, PROGRESS_US)
@@ -375,7 +380,7 @@ class Run:
         lookers: list[Looker] = []
         for n, reader in enumerate(audits):
             client = self._add_client(f"audit-rows-{n}")
-            lookers.append(Looker(client, reader.table, self.ledgers, (1, 20)))
+            lookers.append(self._looker(client, reader.table, LookerConfig((1, 20))))
             lookers[-1].audit([c.key for c in reader.cursors if not c.ledger.is_dropped])
             lookers[-1].start()
 

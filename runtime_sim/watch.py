@@ -55,15 +55,16 @@ class Watch:
                 self._recovered(node, key, replica)
             if replica.given_up:
                 self._gave_up(node, key, replica)
-        self._look_at_rows(node)
+        self._look_at_rows(node, node.machine)
 
-    def _look_at_rows(self, node: Node) -> None:
-        """See how far rows are committed, and what is restored."""
-        machine = node.machine
+    def _look_at_rows(self, node: Node, machine: Any) -> None:
+        """See how far rows are logged and committed, and what is restored."""
         for key, bucket in machine.keyed.buckets.items():
             ledger = self.ledgers.by_key.get(key)
             if isinstance(ledger, KeyedLedger):
-                ledger.watermark(machine.buckets.replicas[key].high_watermark)
+                replica = machine.buckets.replicas[key]
+                ledger.watermark(replica.high_watermark)
+                ledger.tail(replica.log.end_offset)
             if bucket.is_restored and self.restored.get(key) is not bucket:
                 self.restored[key] = bucket
                 node.world.count("rows restored")
@@ -109,6 +110,7 @@ class Watch:
 
     def _ended(self, node: Node, process: Process) -> None:
         machine: Any = process.driver.machine
+        self._look_at_rows(node, machine)  # it may have ended in the middle of a step
         for key, replica in machine.buckets.replicas.items():
             ledger = self.ledgers.by_key.get(key)
             known = self.logs.pop((node.number, key), None)

@@ -17,6 +17,8 @@ from flussd.core.registry.messages import Multi, Outcome
 from flussd.core.slices import Slices
 from flussd.core.tablet.auto_ids import AutoIds
 from flussd.core.tablet.keyed import Keyed
+from flussd.core.tablet.parts import key_of
+from flussd.core.tablet.reads import InsertWaiter
 from flussd.runtime_sim.mutants.mutant import Mutant
 from flussd.runtime_sim.oracles.violation import Oracle
 
@@ -119,6 +121,28 @@ def _new_id(original: Any) -> Any:
     return update
 
 
+def _all_are_missing(original: Any) -> Any:
+    def missing_rows(self: Any, rules: Any, keys: Any) -> Any:
+        return original(type(self)(), rules, keys)  # as of a table without rows
+
+    return missing_rows
+
+
+def _committed_alone(original: Any) -> Any:
+    def answer(self: Any, index: int, news: Any) -> Any:
+        told, asked = original(self, index, news), self.asked.buckets_req[index]
+        led = self.keyed.writable(key_of(self.table_id, asked))
+        if not told.error_code:
+            for value, key in zip(told.values, asked.keys, strict=True):
+                value.ClearField("values")
+                committed = led.table.get(key)
+                if committed is not None:
+                    value.values = committed
+        return told
+
+    return answer
+
+
 KEYED_MUTANTS: Final = {
     "kv_commits_before_written": Mutant(
         "rows are visible as soon as the log took them, before they are written",
@@ -189,6 +213,21 @@ KEYED_MUTANTS: Final = {
         _unknown_is_done,
         (Oracle.IDS_ARE_NEW,),
         likely=(18,),
+    ),
+    "insert_does_not_look": Mutant(
+        "a lookup that inserts puts rows of all its keys, whether they have one or not",
+        KvTable,
+        "missing_rows",
+        _all_are_missing,
+        # The second: where it has to be refused, it is refused without need.
+        (Oracle.INSERTS_FILL_GAPS, Oracle.INSERTS_ARE_TOLD),
+    ),
+    "insert_tells_committed": Mutant(
+        "a lookup that inserts is answered out of the committed rows alone",
+        InsertWaiter,
+        "answer",
+        _committed_alone,
+        (Oracle.INSERTS_ARE_TOLD,),
     ),
     "ids_new_on_update": Mutant(
         "a row that is updated gets another id",

@@ -55,14 +55,25 @@ class Model:
 
         Rows that it inserts get *ids*, in their order; when there are too few, none.
         """
+        arity, said = self._begun(latest_id, ids), list[Record]()
+        for record in put.records:
+            self._record(put, record, arity, said)
+        return said
+
+    def insert(self, keys: Iterable[Key], latest_id: int, ids: Iterable[Any] = ()) -> list[Record]:
+        """Insert rows of *keys*, none of which has one, as a lookup does; otherwise as `put`."""
+        arity, said = self._begun(latest_id, ids), list[Record]()
+        for key in keys:
+            self._say(key, None, self._numbered((*key, *[None] * (arity - len(key)))), said)
+        return said
+
+    def _begun(self, latest_id: int, ids: Iterable[Any]) -> int:
+        """Give all rows the columns of a schema, and return how many it has."""
         self._ids = iter(ids)
         arity = len(self.spec.types(latest_id))
         for key, row in self.rows.items():
             self.rows[key] = row + (None,) * (arity - len(row))
-        said: list[Record] = []
-        for record in put.records:
-            self._record(put, record, arity, said)
-        return said
+        return arity
 
     def _record(self, put: SentPut, record: PutRecord, arity: int, said: list[Record]) -> None:
         engine = Engine.DEFAULT if put.overwrites else self.spec.engine

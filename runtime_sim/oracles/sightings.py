@@ -27,6 +27,14 @@ class History:
     rows: Sequence[Rows]
     in_order: Sequence[Key]  # all keys, in the order of their bytes
 
+    def between(self, least_offset: int, most_offset: int) -> Sequence[Rows]:
+        """Return the rows at the last end up to *least_offset*, and at all after it up to *most_offset*."""
+        return self.rows[self.first_at(least_offset) : bisect_right(self.ends, most_offset)]
+
+    def first_at(self, offset: int) -> int:
+        """Return the number of the last end up to *offset*."""
+        return max(0, bisect_right(self.ends, offset) - 1)
+
 
 class Seen(Protocol):
     """What was told: it knows whether rows agree with it."""
@@ -97,10 +105,11 @@ class Sighting:
         """Look for the moment at which it was true."""
         if self.is_snapshot and self.least_offset not in history.ends:
             self._broken(Oracle.SCANS_ARE_SNAPSHOTS, name, history, "no batch ends there")
-        first = max(0, bisect_right(history.ends, self.least_offset) - 1)
-        stop = bisect_right(history.ends, self.most_offset)
-        if any(self.seen.agrees(rows, history) for rows in history.rows[first:stop]):
+        moments = history.between(self.least_offset, self.most_offset)
+        if any(self.seen.agrees(rows, history) for rows in moments):
             return
+        first = history.first_at(self.least_offset)
+        stop = first + len(moments)
         if self.is_snapshot:
             self._broken(Oracle.SCANS_ARE_SNAPSHOTS, name, history, self._moments(history))
         before = any(self.seen.agrees(rows, history) for rows in history.rows[:first])

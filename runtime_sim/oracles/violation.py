@@ -35,6 +35,10 @@ class Oracle(enum.Enum):
     ROWS_ARE_COMMITTED = "reads of rows know nothing that was not committed yet"
     SCANS_ARE_SNAPSHOTS = "a scan gives the rows as they were at the offset that it names"
     IDS_ARE_NEW = "a row that is inserted gets a positive id that no other row of its table ever had"
+    INSERTS_FILL_GAPS = "a lookup that inserts adds rows of those of its keys that have none, and no more"
+    INSERTS_ARE_TOLD = (
+        "a lookup that inserts tells the rows that its keys had at one moment, when each had got one"
+    )
     PARTITIONS_ARE_MADE = "once faults end, the partitions of the present time are made"
     WRITERS_PROGRESS = "once faults end, every writer gets its batches acknowledged"
     READERS_PROGRESS = "once faults end, every reader reaches the end of the log"

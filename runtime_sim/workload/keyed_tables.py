@@ -109,6 +109,11 @@ class KeyedSpec(TableSpec):
         return PARTITION_PLACE + self.is_partitioned if self.id_type else None
 
     @property
+    def takes_inserts(self) -> bool:
+        """Whether lookups can insert: they put parts of rows, and know no partitions."""
+        return self.engine in (Engine.DEFAULT, Engine.AGGREGATION) and not self.is_partitioned
+
+    @property
     def all_keys(self) -> list[tuple[int, int]]:
         """All keys that a bucket can have."""
         count = self.key_values

@@ -2,7 +2,8 @@
 
 One question at a time, and what is told is noted with what was known before and after. A scan goes on for
 some calls, with time for puts between them; a session whose answer was lost is left to its server. An
-auditor asks everything of every bucket once, and begins again where it was refused.
+auditor asks everything of every bucket once, and begins again where it was refused. Some lookers insert
+rows now and then by looking their keys up; whether one does that is not answered, nobody knows.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from flussd.core.replica.events import BucketKey
 from flussd.core.wire import messages
 from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.errors import ErrorCode
+from flussd.runtime_sim.draws import Stream
+from flussd.runtime_sim.oracles.inserts import Insertion
 from flussd.runtime_sim.oracles.keyed import KeyedLedger
 from flussd.runtime_sim.oracles.ledger import Ledgers
 from flussd.runtime_sim.oracles.sightings import Count, Run, Seen, Sighting, Values
@@ -27,6 +30,7 @@ from flussd.runtime_sim.workload.keyed_batches import Key, Row, drawn_key
 from flussd.runtime_sim.workload.keyed_tables import KeyedSpec
 from flussd.runtime_sim.workload.places import KnownBuckets, TableInUse
 from flussd.runtime_sim.workload.reader import RETRIABLE
+from flussd.runtime_sim.workload.writer import RETRIABLE as WRITE_RETRIABLE
 
 OVER: Final = frozenset(
     {ErrorCode.SCANNER_EXPIRED, ErrorCode.UNKNOWN_SCANNER_ID, ErrorCode.TOO_MANY_SCANNERS}
@@ -34,6 +38,16 @@ OVER: Final = frozenset(
 """What a scan may be told at any call: its server has another leader's rows, or none for it."""
 
 ALL: Final = 10_000
+
+
+@attrs.frozen
+class LookerConfig:
+    """How one looker asks; drawn from the seed."""
+
+    pause_ms: tuple[int, int]
+    inserts_ppm: int = 0  # of its lookups
+    acks: int = -1
+    timeout_ms: int = 3_000
 
 
 @attrs.frozen
@@ -68,7 +82,9 @@ class Looker:
     client: Client
     table: TableInUse
     ledgers: Ledgers
-    pause_ms: tuple[int, int]
+    config: LookerConfig
+    insert_draws: Stream  # of lookups that insert, alone
+    is_inserting: bool = False
     buckets: KnownBuckets = attrs.field(init=False)
     to_audit: list[tuple[BucketKey, int]] | None = None  # bucket, number of the question; None: it draws
 
@@ -91,7 +107,7 @@ class Looker:
         self.to_audit = [(key, n) for key in keys for n in range(len(self._questions))]
 
     def _next(self) -> None:
-        self.client.later(*self.pause_ms, self._act)
+        self.client.later(*self.config.pause_ms, self._act)
 
     def _act(self) -> None:
         if self.client.is_stopping:
@@ -145,13 +161,20 @@ class Looker:
 
         self.client.ask(question.address, api_key, request, answered)
 
-    def _failed(self, question: Question, api_key: ApiKey, code: int, text: str) -> None:
+    def _failed(
+        self,
+        question: Question,
+        api_key: ApiKey,
+        code: int,
+        text: str,
+        retriable: frozenset[ErrorCode] = RETRIABLE,
+    ) -> None:
         is_over = api_key is ApiKey.SCAN_KV and code in OVER
         if is_over:
             self.client.world.count("scans cut short")
         if is_over and code == ErrorCode.TOO_MANY_SCANNERS:
             self._done(question.key)  # lost ones stay open for longer than a run
-        elif not (is_over or code in RETRIABLE or code == LOST):
+        elif not (is_over or code in retriable or code == LOST):
             told = f"{self.client.name}: {api_key.name} of {question.place} got {code}: {text}"
             raise Violation(Oracle.ANSWERS_MAKE_SENSE, told)
         self.buckets.learn(question.place)
@@ -163,6 +186,11 @@ class Looker:
         ledger.sightings.append(Sighting(self.client.name, seen, least, most, question.generation))
         self._done(question.key)
         self._next()
+
+    def _found(self, question: Question, part: Any) -> tuple[Row | None, ...]:
+        """Return the rows that a lookup was told; None: there is none."""
+        values = [entry.values if entry.HasField("values") else None for entry in part.values]
+        return tuple([None if value is None else self._row(question, value) for value in values])
 
     def _row(self, question: Question, value: bytes) -> Row:
         """Return the row of a stored value."""
@@ -189,6 +217,10 @@ class Looker:
         return request
 
     def _lookup(self, question: Question) -> None:
+        may_insert = not (self.to_audit or self.spec.is_partitioned)
+        if may_insert and self.insert_draws.chance(self.config.inserts_ppm):
+            self._insert(question)
+            return
         draws = self.client.draws
         keys: list[Key] = [drawn_key(draws, self.spec) for _ in range(draws.between(1, 6))]
         if self.to_audit:
@@ -197,13 +229,44 @@ class Looker:
         request = messages.LookupRequest(table_id=question.key[0])
 
         def told(part: Any) -> None:
-            rows = [
-                self._row(question, entry.values) if entry.HasField("values") else None
-                for entry in part.values
-            ]
-            self._saw(question, Values(tuple(zip(keys, rows, strict=True))))
+            self._saw(question, Values(tuple(zip(keys, self._found(question, part), strict=True))))
 
         self._ask(question, ApiKey.LOOKUP, self._bucket(question, request, keys=encoded), told)
+
+    def _insert(self, question: Question) -> None:
+        draws, ledger = self.insert_draws, question.ledger
+        keys = tuple([drawn_key(draws, self.spec) for _ in range(draws.between(1, 4))])
+        cut_count = ledger.cut_count
+        ledger.inserts[keys] = None
+        request = messages.LookupRequest(
+            table_id=question.key[0],
+            insert_if_not_exists=True,
+            acks=self.config.acks,
+            timeout_ms=self.config.timeout_ms,
+        )
+        encoded = [self.spec.keys.encode(key) for key in keys]
+        self._bucket(question, request, keys=encoded)
+        self.is_inserting = True
+
+        def answered(answer: Answer) -> None:
+            self.is_inserting = False
+            code, text, rows = answer.code, answer.text, None
+            if answer.message is not None:
+                (part,) = answer.message.buckets_resp
+                code, text = part.error_code, part.error_message
+                rows = None if code else self._found(question, part)
+            is_refused = code == ErrorCode.UNKNOWN_SERVER_ERROR and not self.spec.takes_inserts
+            if code and not is_refused:
+                self._failed(question, ApiKey.LOOKUP, code, text, WRITE_RETRIABLE)
+                return
+            self.client.world.count("inserting lookups refused" if is_refused else "inserting lookups")
+            if cut_count == ledger.cut_count:
+                window = question.least_offset, ledger.tail_offset
+                told = Insertion(self.client.name, keys, rows, *window, question.generation)
+                ledger.insertions.append(told)
+            self._next()
+
+        self.client.ask(question.address, ApiKey.LOOKUP, request, answered)
 
     def _prefix(self, question: Question) -> None:
         if not self.spec.has_prefixes:
@@ -273,7 +336,7 @@ class Looker:
             limit = len(scan.values)  # of what it would have given, these are the first
             self._ask(scan.question, ApiKey.SCAN_KV, request, lambda _: self._ended(scan, limit))
         else:
-            self.client.later(0, self.pause_ms[1], self._go_on, scan)
+            self.client.later(0, self.config.pause_ms[1], self._go_on, scan)
 
     def _go_on(self, scan: Scan) -> None:
         if self.client.is_stopping:

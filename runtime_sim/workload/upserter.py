@@ -2,7 +2,7 @@
 
 An upserter is a writer in all but what its batches are: a put has records for few keys, some of them twice,
 and names columns now and then. A follower is a reader of the batches that servers made of puts; who wrote
-one is told by writer and sequence.
+one is told by writer and sequence, and nobody did where a lookup inserted rows.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class Follower(Reader):
     """One reader of the changelog of one primary-key table."""
 
     def _identity(self, cursor: Cursor, view: memoryview, head: BatchHead) -> Identity | None:  # noqa: ARG002
-        return cursor.ledger.by_sequence.get((head.writer_id, head.batch_sequence))
+        assert isinstance(cursor.ledger, KeyedLedger)
+        return cursor.ledger.identity_of(head)
 
     def _note(
         self, cursor: Cursor, identity: Identity, data: memoryview, head: BatchHead, generation: int

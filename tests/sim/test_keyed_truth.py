@@ -13,6 +13,7 @@ from flussd.core.records.rows.codec import RowFormat, encode_row
 from flussd.core.replica.stored import Durability
 from flussd.runtime_sim.oracles.engines import Model
 from flussd.runtime_sim.oracles.ids import TableIds
+from flussd.runtime_sim.oracles.inserts import Insertion
 from flussd.runtime_sim.oracles.keyed import KeyedLedger
 from flussd.runtime_sim.oracles.sightings import Count, History, Run, Sighting, Values
 from flussd.runtime_sim.oracles.violation import Violation
@@ -245,6 +246,115 @@ def test_ids_are_judged_as_they_are_read():
 
     with pytest.raises(Violation, match="IDS_ARE_NEW"):
         logged(second, 0, batch, (ChangeType.INSERT, row(None, None, None, 1)))
+
+
+GAP, TOLD = (0, 1), (0, 1, None, None, None)
+
+
+def inserted(ledger, base_offset, *records):
+    """Let a reader get what a lookup inserted."""
+    types = SPEC.types(1)
+    rows = [(change, encode_row(RowFormat.COMPACTED, types, values)) for change, values in records]
+    data = bytearray(build_row_batch(rows, schema_id=1))
+    data[:8] = base_offset.to_bytes(8, "little")
+    head = read_head(memoryview(data), 0)
+    identity = ledger.identity_of(head)
+    ledger.read(head, identity, 0, 9)
+    ledger.logged(head, identity, bytes(data), 0)
+    return {base_offset: head}
+
+
+def inserting(*asked, spec=SPEC):
+    """A bucket of which lookups asked for these keys; one row is there, at offset 0."""
+    ledger, batch = KeyedLedger((1, -1, 0), Durability.GROUP_FSYNC, spec=spec), put(row(1))
+    ledger.inserts |= dict.fromkeys(asked)
+    ledger.will_send(batch)
+    return ledger, logged(ledger, 0, batch, (ChangeType.INSERT, row(1)))
+
+
+def test_lookups_insert_what_is_missing():
+    """All that is missing of a lookup's keys, each once, in its order."""
+    ledger, before = inserting((GAP,), (K, (3, 3), GAP, GAP))
+    both = ((ChangeType.INSERT, (3, 3, None, None, None)), (ChangeType.INSERT, TOLD))
+
+    ledger.audited(3, before | inserted(ledger, 1, *both))
+
+
+@pytest.mark.parametrize(
+    ("asked", "spec", "oracle", "records"),
+    [
+        ((GAP, (3, 3)), SPEC, "INSERTS_FILL_GAPS", [(ChangeType.INSERT, TOLD)]),
+        ((K,), SPEC, "INSERTS_FILL_GAPS", [(ChangeType.INSERT, row())]),
+        ((K,), SPEC, "INSERTS_FILL_GAPS", []),
+        ((GAP,), SPEC, "INSERTS_FILL_GAPS", [(ChangeType.INSERT, TOLD), (ChangeType.INSERT, TOLD)]),
+        ((GAP,), SPEC, "CHANGELOG_IS_TRUE", [(ChangeType.UPDATE_AFTER, TOLD)]),
+        ((GAP,), SPEC, "CHANGELOG_IS_TRUE", [(ChangeType.INSERT, (*GAP, 5, None, None))]),
+        (
+            (GAP,),
+            attrs.evolve(SPEC, engine=Engine.FIRST_ROW),
+            "INSERTS_FILL_GAPS",
+            [(ChangeType.INSERT, TOLD)],
+        ),
+    ],
+)
+def test_what_lookups_must_not_insert(asked, spec, oracle, records):
+    """A part of the gaps, what is there, nothing, a row twice, an update, a row that is not empty."""
+    ledger, before = inserting(asked, spec=spec)
+    after = inserted(ledger, 1, *records)
+
+    with pytest.raises(Violation, match=oracle):
+        ledger.audited(1 + max(1, len(records)), before | after)
+
+
+def test_nobody_inserts_without_being_asked():
+    """A batch without a writer is of no use where no lookup inserts."""
+    head = read_head(memoryview(build_row_batch([], schema_id=1)), 0)
+
+    assert inserting()[0].identity_of(head) is None
+    assert inserting((GAP,))[0].identity_of(head) == (-1, 0)
+
+
+A, B, C = (0, 1, "a"), (0, 1, "b"), (2, 0, "c")
+
+
+@pytest.mark.parametrize(
+    ("keys", "rows", "least", "most", "is_true"),
+    [
+        (((0, 1),), (A,), 0, 1, True),
+        (((0, 1),), (A,), 3, 3, False),
+        (((0, 1),), (B,), 0, 2, False),
+        (((0, 1),), (None,), 0, 3, False),  # before it was inserted
+        (((0, 1), (2, 0)), (B, C), 0, 3, True),
+        (((0, 1), (2, 0)), (A, None), 0, 3, False),
+        (((0, 1),), (None,), 0, 4, True),  # deleted since
+        (((2, 0),), None, 0, 3, True),
+        (((0, 1), (2, 0)), None, 3, 3, False),
+    ],
+)
+def test_what_lookups_that_insert_are_told(keys, rows, least, most, is_true):
+    """Rows of one moment when each key had got one; refused they are only where one is missing."""
+    history = History((*HISTORY.ends, 4), (*HISTORY.rows, {}), HISTORY.in_order)
+    insertion = Insertion("somebody", keys, rows, least, most, 0)
+
+    if is_true:
+        insertion.judge("t", history)
+        return
+    with pytest.raises(Violation, match="INSERTS_ARE_TOLD"):
+        insertion.judge("t", history)
+
+
+def test_what_was_told_of_a_lost_end_is_left_out():
+    """What is not committed may go, and somebody may have been told of it."""
+    ledger, before = inserting((GAP,))
+    ledger.tail(5)
+    for most_offset in (1, 5):
+        ledger.insertions.append(Insertion("somebody", (GAP,), (TOLD,), 0, most_offset, 0))
+    ledger.tail(3)
+
+    assert (1, 3) == (ledger.cut_count, ledger.tail_offset)
+    assert [1] == [one.most_offset for one in ledger.insertions]
+    with pytest.raises(Violation, match="INSERTS_ARE_TOLD"):
+        ledger.audited(1, before)
 
 
 def logged_anew(ledger, batch, *records):
