@@ -37,7 +37,8 @@ class KeyedLoad:
         return cls(
             tuple(KeyedSpec.drawn_keyed(seed, n) for n in range(count)),
             tuple(
-                _upserter(Stream.of(seed, "upserter", n)) for n in range(draws.between(count, count + 1))
+                _upserter(Stream.of(seed, "upserter", n), Stream.of(seed, "spread", n))
+                for n in range(draws.between(count, count + 1))
             ),
             tuple(_follower(Stream.of(seed, "follower", n)) for n in range(count)),
             tuple(
@@ -105,7 +106,7 @@ def _writer(draws: Stream) -> WriterConfig:
     )
 
 
-def _upserter(draws: Stream) -> WriterConfig:
+def _upserter(draws: Stream, spread: Stream) -> WriterConfig:
     return WriterConfig(
         acks=draws.choice((-1, -1, -1, -1, 1, 0)),
         pause_ms=draws.choice((40, 120, 300)),
@@ -115,6 +116,7 @@ def _upserter(draws: Stream) -> WriterConfig:
         magic=0,
         batches_per_request=1,
         statistics_ppm=0,
+        spreads=spread.chance(400_000),
     )
 
 

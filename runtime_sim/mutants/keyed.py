@@ -18,6 +18,7 @@ from flussd.core.slices import Slices
 from flussd.core.tablet.auto_ids import AutoIds
 from flussd.core.tablet.keyed import Keyed
 from flussd.core.tablet.parts import key_of
+from flussd.core.tablet.puts import PutWaiter
 from flussd.core.tablet.reads import InsertWaiter
 from flussd.runtime_sim.mutants.mutant import Mutant
 from flussd.runtime_sim.oracles.violation import Oracle
@@ -143,6 +144,17 @@ def _committed_alone(original: Any) -> Any:
     return answer
 
 
+def _first_end(original: Any) -> Any:
+    def answer(self: Any, index: int, news: Any) -> Any:
+        told = original(self, index, news)
+        known = [one for one in self.answers if one is not None and not one.error_code]
+        if known and not told.error_code:
+            told.log_end_offset = known[0].log_end_offset
+        return told
+
+    return answer
+
+
 KEYED_MUTANTS: Final = {
     "kv_commits_before_written": Mutant(
         "rows are visible as soon as the log took them, before they are written",
@@ -221,6 +233,7 @@ KEYED_MUTANTS: Final = {
         _all_are_missing,
         # The second: where it has to be refused, it is refused without need.
         (Oracle.INSERTS_FILL_GAPS, Oracle.INSERTS_ARE_TOLD),
+        likely=(5,),
     ),
     "insert_tells_committed": Mutant(
         "a lookup that inserts is answered out of the committed rows alone",
@@ -228,6 +241,15 @@ KEYED_MUTANTS: Final = {
         "answer",
         _committed_alone,
         (Oracle.INSERTS_ARE_TOLD,),
+        likely=(39,),
+    ),
+    "put_answers_another_end": Mutant(
+        "a put of several buckets tells the end of one of them for all",
+        PutWaiter,
+        "answer",
+        _first_end,
+        (Oracle.EXACTLY_ONCE, Oracle.READS_ARE_STABLE, Oracle.ACKED_SURVIVES),
+        likely=(5,),
     ),
     "ids_new_on_update": Mutant(
         "a row that is updated gets another id",

@@ -9,7 +9,7 @@ until they are gone; what was open in them then is given up, too.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeAlias
 
 import attrs
 
@@ -55,6 +55,7 @@ class WriterConfig:
     magic: int
     batches_per_request: int
     statistics_ppm: int  # chance of a batch to have them
+    spreads: bool = False  # sends batches of several buckets in one request
 
 
 @attrs.define(eq=False, repr=False)
@@ -77,6 +78,10 @@ class Lane:
     def bucket(self) -> int:
         """Its bucket's number."""
         return self.key[2]
+
+
+Part: TypeAlias = tuple[Lane, list[SentBatch]]
+"""What a request is about in one bucket."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -194,22 +199,29 @@ class Writer:
             self._send(lane, run, address)
 
     def _send(self, lane: Lane, run: list[SentBatch], address: str) -> None:
-        for batch in run:
-            batch.is_sent = True
-            batch.send_count += 1
-            batch.was_oldest = batch is lane.open[0]
-            batch.sent_generation = lane.ledger.generation
-        request = self._request(lane, run)
-        bucket = request.buckets_req.add(
-            bucket_id=lane.bucket, records=b"".join(batch.data for batch in run)
-        )
-        if lane.place.partition:
-            bucket.partition_id = lane.key[1]
+        request, parts = self._request(lane, run), self._parts(lane, run, address)
+        for one, batches in parts:
+            for batch in batches:
+                batch.is_sent = True
+                batch.send_count += 1
+                batch.was_oldest = batch is one.open[0]
+                batch.sent_generation = one.ledger.generation
+            bucket = request.buckets_req.add(
+                bucket_id=one.bucket, records=b"".join(batch.data for batch in batches)
+            )
+            if one.place.partition:
+                bucket.partition_id = one.key[1]
 
         def answered(answer: Answer) -> None:
-            self._answered(lane, run, answer)
+            told = self._told(parts, answer)
+            for one, batches in parts:
+                self._answered(one, batches, answer, told.get(one.bucket))
 
         self.client.ask(address, self.API_KEY, request, answered)
+
+    def _parts(self, lane: Lane, run: list[SentBatch], _: str) -> list[Part]:
+        """Return what a request is about: *run*, and what else goes to the same server now."""
+        return [(lane, run)]
 
     def _request(self, lane: Lane, _: list[SentBatch]) -> Any:
         return messages.ProduceLogRequest(
@@ -218,13 +230,23 @@ class Writer:
 
     # ---- answers -------------------------------------------------------------------------------
 
-    def _answered(self, lane: Lane, run: list[SentBatch], answer: Answer) -> None:
+    def _told(self, parts: list[Part], answer: Answer) -> dict[int, Any]:
+        """Return the answers of the buckets of a request, by bucket; none when it failed as a whole."""
+        if answer.message is None:
+            return {}
+        told = {bucket.bucket_id: bucket for bucket in answer.message.buckets_resp}
+        asked = [lane.bucket for lane, _ in parts]
+        if sorted(asked) != sorted(bucket.bucket_id for bucket in answer.message.buckets_resp):
+            text = f"{self.client.name}: buckets {asked} were asked, {list(told)} answered"
+            raise Violation(Oracle.ANSWERS_MAKE_SENSE, text)
+        return told
+
+    def _answered(self, lane: Lane, run: list[SentBatch], answer: Answer, bucket: Any) -> None:
         run = [batch for batch in run if batch in lane.open]
         if not run:
             return  # given up meanwhile
         code, told_offset, text = answer.code, -1, answer.text
-        if answer.message is not None:
-            (bucket,) = answer.message.buckets_resp
+        if bucket is not None:
             code, text = bucket.error_code, bucket.error_message
             told_offset = self._offset_told(bucket)
         if code == 0:

@@ -6,11 +6,12 @@ from collections import Counter
 
 from flussd.core.records.descriptor import parse_table_descriptor
 from flussd.runtime_sim.load import KeyedLoad, Load
+from flussd.runtime_sim.oracles.keyed import NO_WRITER, KeyedLedger
 from flussd.runtime_sim.plan import draw_plan
 from flussd.runtime_sim.run import Run
 from flussd.runtime_sim.workload.keyed_tables import Engine
 
-KEYED_SEED, PLAIN_SEED = 1, 2
+KEYED_SEED, PLAIN_SEED, NUMBERED_SEED = 1, 2, 79
 
 
 def test_half_of_the_seeds_have_them():
@@ -26,6 +27,10 @@ def test_half_of_the_seeds_have_them():
     }
     formats = {(spec.log_format, spec.kv_format) for spec in tables}
     assert 5 == len(formats)
+    numbered = [spec for spec in tables if spec.id_type]
+    assert len(tables) // 6 < len(numbered) < len(tables) // 2
+    assert {1, 3, 100_000} <= {spec.id_cache_size for spec in numbered}
+    assert not {spec.engine for spec in numbered} & {Engine.FIRST_ROW, Engine.VERSIONED}
 
 
 def test_other_seeds_are_as_they_were():
@@ -48,3 +53,18 @@ def test_a_run_asks_all_kinds_of_questions():
     for what in ("lookup", "prefix lookup", "limit scan", "scan kv", "get table stats"):
         assert result.counts[f"{what} answers"] > 0
     assert result.counts["rows restored"] > 0
+
+
+def test_a_run_inserts_by_lookups_and_puts_into_several_buckets():
+    """A seed with ids, whose rows are inserted by both."""
+    run = Run(NUMBERED_SEED)
+    result = run.go()
+    ledgers = [ledger for ledger in run.ledgers.by_key.values() if isinstance(ledger, KeyedLedger)]
+
+    assert result.is_ok, result.text
+    assert result.counts["inserting lookups"] > 10
+    assert result.counts["puts of several buckets"] > 10
+    numbered = [ledger for ledger in ledgers if ledger.spec.id_type]
+    assert len(numbered[0].ids.homes) > 50
+    assert any(identity.client == NO_WRITER for ledger in numbered for identity in ledger.sent)
+    assert any(ledger.insertions for ledger in numbered)

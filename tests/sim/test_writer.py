@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from flussd.runtime_sim.workload.client import Place
+import pytest
+
+from flussd.runtime_sim.oracles.violation import Violation
+from flussd.runtime_sim.workload.client import Answer, Place
+from flussd.runtime_sim.workload.keyed_batches import SentPut
+from flussd.runtime_sim.workload.upserter import Upserter
 from flussd.runtime_sim.workload.writer import Lane, Writer
 
 
@@ -34,3 +39,51 @@ def test_the_batches_of_a_request_follow_each_other():
     assert [[0, 1], [2]] == sent_runs(False, False, False)
     assert [[0], [2, 3]] == sent_runs(False, True, False, False)
     assert [[1]] == sent_runs(True, False)
+
+
+def a_put(n, targets=(), *, is_sent=False):
+    """A put that is about some columns."""
+    put = SentPut((9, n), 3, n, 1, (), (), -1, 0, b"", 0, targets=targets)
+    put.is_sent = is_sent
+    return put
+
+
+def spreading(*puts_by_bucket, addresses, spreads=True):
+    """Return what goes with the first put of bucket 0: bucket and number of each."""
+    upserter = Upserter.__new__(Upserter)
+    world = SimpleNamespace(now_us=10, count=lambda _what: None)
+    upserter.client = SimpleNamespace(world=world, leader_of=lambda _place, bucket: addresses[bucket])
+    upserter.config = SimpleNamespace(spreads=spreads)
+    upserter.lanes = [Lane(Place("db", "t"), (1, -1, n), None) for n in range(len(puts_by_bucket))]
+    for lane, puts in zip(upserter.lanes, puts_by_bucket, strict=True):
+        lane.open.extend(puts)
+    upserter.lanes[-1].not_before_us = 11
+    first = upserter.lanes[0]
+    parts = upserter._parts(first, [first.open[0]], addresses[0])
+    return [(lane.bucket, *[put.sequence for put in run]) for lane, run in parts]
+
+
+def test_puts_of_several_buckets_share_a_request():
+    """The next one of each bucket at the same server, about the same columns, whose time has come."""
+    puts = ([a_put(0)], [a_put(0, is_sent=True), a_put(1), a_put(2)], [a_put(0, (1, 0))], [], [a_put(0)])
+
+    assert [(0, 0), (1, 1)] == spreading(*puts, addresses="aaaaa")
+    assert [(0, 0)] == spreading(*puts, addresses="abaaa")
+    assert [(0, 0)] == spreading(*puts, addresses="aaaaa", spreads=False)
+
+
+def test_each_bucket_of_a_request_is_answered():
+    """By itself, in any order; one more, one less or one twice makes no sense."""
+    writer = Writer.__new__(Writer)
+    writer.client = SimpleNamespace(name="somebody")
+    parts = [(Lane(Place("db", "t"), (1, -1, n), None), []) for n in (2, 0)]
+
+    def told(*buckets):
+        parts_told = [SimpleNamespace(bucket_id=n) for n in buckets]
+        return list(writer._told(parts, Answer(SimpleNamespace(buckets_resp=parts_told))))
+
+    assert [0, 2] == told(0, 2)
+    assert {} == writer._told(parts, Answer(None, 7))
+    for buckets in ((0,), (0, 2, 1), (0, 2, 2)):
+        with pytest.raises(Violation, match="ANSWERS_MAKE_SENSE"):
+            told(*buckets)
