@@ -83,6 +83,9 @@ def draw_plan(seed: int, servers: Sequence[str], clients: Sequence[str]) -> tupl
 KEYED_SLOTS: Final = 3
 """Faults more for a run with primary-key tables, behind those that it would have without."""
 
+REGISTRY_PPM: Final = 300_000
+REGISTRY_EFFECTS: Final = 40
+
 AGAIN_MS: Final = 30
 AGAIN_EFFECTS: Final = 400
 """Within so many effects a server that is back has heard of its buckets, and restored most of the rows."""
@@ -116,6 +119,29 @@ def draw_keyed_plan(
                 down_ms = draws.long_tail(20, 500)
                 faults.append(Fault(at_ms, kind, nodes, down_ms, draws.between(0, AGAIN_EFFECTS)))
     return tuple([fault for fault in faults if fault.at_ms < CHAOS_MS[1]])
+
+
+def draw_registry_plan(seed: int, registry: str) -> tuple[Fault, ...]:
+    """Draw power losses of the registry right behind some effect of it, in three of ten runs.
+
+    It confirms for all; what it told before it was durable is seen only within the milliseconds of a sync.
+    """
+    draws = Stream.of(seed, "registry faults")
+    if not draws.chance(REGISTRY_PPM):
+        return ()
+    return tuple(
+        [
+            Fault(
+                draws.between(*CHAOS_MS),
+                FaultKind.POWER,
+                (registry,),
+                draws.long_tail(20, 1_000),
+                draws.between(1, REGISTRY_EFFECTS),
+                AFTER,
+            )
+            for _ in range(draws.between(2, 5))
+        ]
+    )
 
 
 def _death(kind: FaultKind) -> Callable[..., Fault]:

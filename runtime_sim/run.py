@@ -29,7 +29,7 @@ from flussd.runtime_sim.oracles.partitions import PartitionTruth
 from flussd.runtime_sim.oracles.producer_offsets import ProducerTruth
 from flussd.runtime_sim.oracles.schemas import SchemaTruth
 from flussd.runtime_sim.oracles.violation import Oracle, Violation
-from flussd.runtime_sim.plan import CHAOS_MS, Fault, draw_keyed_plan, draw_plan
+from flussd.runtime_sim.plan import CHAOS_MS, Fault, draw_keyed_plan, draw_plan, draw_registry_plan
 from flussd.runtime_sim.story import Story
 from flussd.runtime_sim.watch import Watch
 from flussd.runtime_sim.workload.admin import Admin
@@ -139,9 +139,9 @@ class Run:
     def _drawn_plan(self, nodes: list[str]) -> tuple[Fault, ...]:
         load, tablets = self.load, [node.name for node in self.cluster.tablets]
         plan = draw_plan(self.seed, nodes, load.clients)
-        if not load.keyed.tables:
-            return plan
-        return (*plan, *draw_keyed_plan(self.seed, nodes, tablets, load.keyed.clients))
+        if load.keyed.tables:
+            plan += draw_keyed_plan(self.seed, nodes, tablets, load.keyed.clients)
+        return plan + draw_registry_plan(self.seed, nodes[0])
 
     def _add_client(self, name: str) -> Client:
         number = FIRST_CLIENT + len(self.clients)

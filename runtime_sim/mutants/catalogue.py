@@ -285,14 +285,15 @@ MUTANTS: Final = {
         RegistryMachine,
         "_send_group",
         _early,
-        # Writer ids come from the registry, too: the same block given out twice is two writers in one.
+        # Ids come from the registry, too: a block of writer ids given out twice is two writers in one.
         (
             Oracle.CATALOG_IS_TRUE,
+            Oracle.IDS_ARE_NEW,
             Oracle.FIRST_REGISTRATION,
             Oracle.SCHEMAS_LAST,
             Oracle.WRITERS_REMEMBERED,
         ),
-        likely=(302,),
+        likely=(18,),
     ),
     "ahead_of_another": Mutant(
         "what was read ahead is given to whoever reads that file, wherever",
