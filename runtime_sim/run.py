@@ -406,6 +406,13 @@ class Run:
         for client in self.clients.values():
             client.leave()
         self.world.run_until(self.world.now_us + LEAVING_US)
+        # Its own clockwork asks, too, and maybe just now (seed 1027).
+        coordinator = self.cluster.coordinator
+
+        def waits() -> str:
+            return "the coordinator waits for the registry" if coordinator.machine.asked else ""
+
+        self._await(Oracle.NOTHING_LEAKS, waits, SECOND)
         ends.leaks(self.cluster)
         for node in self.cluster.nodes:
             node.machine.check_all()
