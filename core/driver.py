@@ -27,7 +27,6 @@ from flussd.core.edge.meter import TIMED_SHIFT, Meter
 from flussd.core.edge.requests import Edge
 from flussd.core.edge.spans import Gathering
 from flussd.core.files import DiskError
-from flussd.core.limits import AHEAD_BYTES_MIN
 from flussd.core.machine import (
     Announce,
     Continue,
@@ -72,7 +71,6 @@ class Driver:
     ports: Ports
     edge: Edge | None = None
     meter: Meter | None = None  # counts while somebody wants to know
-    ahead_bytes_min: int = AHEAD_BYTES_MIN  # see ahead.py
     halted: bool = False
     now_ms: int = 0
     ring: Ring = attrs.Factory(Ring)
@@ -85,7 +83,6 @@ class Driver:
 
     def __attrs_post_init__(self) -> None:
         self.files = Files(self.ports.disk, self.post)
-        self.files.ahead.least_bytes = self.ahead_bytes_min
 
     # ---- what the runtime calls ----------------------------------------------------------------
 

@@ -112,9 +112,8 @@ class Node:
         clock = ProcessClock(self.clock, process.ring)
         disk = ProcessDisk(self.disk, process.enter)
         ports = Ports(clock, disk, announce=process.announce, later=partial(self._later, process))
-        process.driver = SimDriver(
-            self.make(), ports, self.edge, process=process, ahead_bytes_min=self.ahead_bytes_min
-        )
+        process.driver = SimDriver(self.make(), ports, self.edge, process=process)
+        process.driver.files.ahead.least_bytes = self.ahead_bytes_min
         disk.run = process.driver.run
         process.on_death = self._died
         process.on_delivered = self._delivered

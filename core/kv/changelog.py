@@ -6,7 +6,8 @@ not fit into the log format is BadRow or BadValue, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 from flussd.core.kv.buffer import Writes
@@ -19,7 +20,7 @@ from flussd.core.records.row_batch import ChangeType, row_payload, row_records
 from flussd.core.records.rows.atoms import BadRow
 from flussd.core.records.rows.codec import RowFormat, row_codec
 from flussd.core.records.values import SCHEMA_ID_BYTES, stored_value
-from flussd.core.slices import Slices, finished
+from flussd.core.slices import Slices, in_pieces, whole_unless
 
 _CHANGES: Final = tuple(ChangeType)
 _CAME: Final = (ChangeType.INSERT, ChangeType.UPDATE_AFTER)
@@ -48,9 +49,7 @@ def _arrow_payload(rules: TableRules, made: Changes, slice_records: int) -> Slic
     changes = [_CHANGES[change] for change in made.changes]
     types = rules.latest.codec.types
     making = changelog_payload(types, rows, changes, rules.compression, rules.compression_level)
-    if len(rows) <= slice_records:
-        return finished(making)
-    return (yield from making)
+    return (yield from whole_unless(len(rows) > slice_records, making))
 
 
 def _row_payload(rules: TableRules, made: Changes, slice_records: int) -> Slices[bytes]:
@@ -59,39 +58,23 @@ def _row_payload(rules: TableRules, made: Changes, slice_records: int) -> Slices
         # Nothing is made of the values; this raises if a row that came has none.
         came = zip(made.changes, made.rows, strict=True)
         unread = [row for change, row in came if change in _CAME and row not in made.values]
-        yield from _all_values(rules, unread, slice_records)
+        yield from in_pieces(unread, slice_records, rules.all_values_of)
         rows = [stored[SCHEMA_ID_BYTES:] for stored in made.rows]
     else:
         assert rules.log_codec is not None
-        encode, rows = rules.log_codec.encode, []
-        values = yield from _values(rules, made, slice_records)
-        for start in range(0, len(values), slice_records):
-            if start:
-                yield
-            rows += [encode(one) for one in values[start : start + slice_records]]
+        encode, values = rules.log_codec.encode, (yield from _values(rules, made, slice_records))
+        rows = yield from in_pieces(values, slice_records, partial(map, encode))
     return row_payload(zip([_CHANGES[change] for change in made.changes], rows, strict=True))
 
 
 def _values(rules: TableRules, made: Changes, slice_records: int) -> Slices[list[tuple[Any, ...]]]:
     """Return the values of the logged rows, out of what merging knows already if it does."""
     if not made.values:
-        return (yield from _all_values(rules, made.rows, slice_records))
+        return (yield from in_pieces(made.rows, slice_records, rules.all_values_of))
     known = made.values
     unread = [row for row in made.rows if row not in known]
-    rest = iter((yield from _all_values(rules, unread, slice_records)))
+    rest = iter((yield from in_pieces(unread, slice_records, rules.all_values_of)))
     return [known[row] if row in known else next(rest) for row in made.rows]
-
-
-def _all_values(
-    rules: TableRules, rows: Sequence[bytes], slice_records: int
-) -> Slices[list[tuple[Any, ...]]]:
-    """Return the values of stored rows."""
-    values: list[tuple[Any, ...]] = []
-    for start in range(0, len(rows), slice_records):
-        if start:
-            yield
-        values += rules.all_values_of(rows[start : start + slice_records])
-    return values
 
 
 def replayed(rules: TableRules, view: memoryview, head: BatchHead, slice_records: int) -> Slices[Writes]:
@@ -107,16 +90,15 @@ def replayed(rules: TableRules, view: memoryview, head: BatchHead, slice_records
     if rules.logs_stored_rows and head.schema_id == rules.latest_id:
         return (yield from _replayed_as_they_are(rules, view, head, slice_records))
     records = yield from _records(rules, schema, view, head, slice_records)
-    writes: Writes = {}
-    for start in range(0, len(records), slice_records):
-        if start:
-            yield
-        for change, logged in records[start : start + slice_records]:
+
+    def written(piece: Sequence[Record]) -> Iterator[tuple[bytes, bytes | None]]:
+        for change, logged in piece:
             if change is not ChangeType.UPDATE_BEFORE:
                 values = logged + schema.missing
                 gone = change is ChangeType.DELETE
-                writes[rules.key_of(values)] = None if gone else rules.stored_of(values)
-    return writes
+                yield rules.key_of(values), None if gone else rules.stored_of(values)
+
+    return dict((yield from in_pieces(records, slice_records, written)))
 
 
 def _replayed_as_they_are(
@@ -128,17 +110,14 @@ def _replayed_as_they_are(
         for change, row in row_records(view, head)
         if change is not ChangeType.UPDATE_BEFORE
     ]
-    writes: Writes = {}
-    for start in range(0, len(kept), slice_records):
-        if start:
-            yield
-        piece = kept[start : start + slice_records]
+
+    def written(piece: Sequence[tuple[ChangeType, bytes]]) -> Iterator[tuple[bytes, bytes | None]]:
         # Whole rows are decoded, although the key would do: what cannot be read must not be stored.
-        for (change, stored), values in zip(
-            piece, rules.latest.many([row for _, row in piece]), strict=True
-        ):
-            writes[rules.key_of(values)] = None if change is ChangeType.DELETE else stored
-    return writes
+        read = rules.latest.many([row for _, row in piece])
+        for (change, stored), values in zip(piece, read, strict=True):
+            yield rules.key_of(values), None if change is ChangeType.DELETE else stored
+
+    return dict((yield from in_pieces(kept, slice_records, written)))
 
 
 def _records(
@@ -146,9 +125,7 @@ def _records(
 ) -> Slices[list[Record]]:
     if rules.log_format is LogFormat.ARROW:
         reading = read_arrow_rows_in_slices(schema.codec.types, view, head)
-        if head.record_count <= slice_records:
-            return finished(reading)
-        return (yield from reading)
+        return (yield from whole_unless(head.record_count > slice_records, reading))
     decode = row_codec(RowFormat(rules.log_format.value), schema.codec.types).decode
     records: list[Record] = []
     for change, row in row_records(view, head):
