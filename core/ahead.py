@@ -1,18 +1,24 @@
-"""Reading ahead: what a reader will ask for next is read while it looks at what it has.
+"""Reading ahead: what a reader will ask for next is at hand before it asks.
 
 A reader of a log asks for what follows its last answer, and waits while that is read. Its bytes are
-held here for the moment, one span for each place where a reader stands; whatever changes a file makes
-them forgotten, so that an answer never has what the file no longer has. Part of the driver's side:
-used by storage.py, which tells of changes, and by the driver, which reads spans through it.
+held here for the moment, one span for each place where a reader stands. A reader that waits at the end
+asks for what is just being written: small writes are held until the run of the driver in which they
+ended is over. Whatever changes a file makes it forgotten, so that an answer never has what the file no
+longer has. Part of the driver's side: used by storage.py, which tells of writes and changes, and by the
+driver, which reads spans through it.
 """
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import attrs
 
 from flussd.core.files import DiskError
-from flussd.core.limits import AHEAD_BYTES_MAX, AHEAD_BYTES_MIN, AHEAD_HELD_BYTES
-from flussd.core.ports import Disk, ReadDone
+from flussd.core.limits import AHEAD_BYTES_MAX, AHEAD_BYTES_MIN, AHEAD_HELD_BYTES, FRESH_BYTES_MAX
+from flussd.core.ports import Buffers, Disk, ReadDone
+
+Place: TypeAlias = tuple[str, int]  # file, position
 
 
 @attrs.define(eq=False)
@@ -23,10 +29,17 @@ class ReadAhead:
     least_bytes: int = AHEAD_BYTES_MIN  # of an answer that makes us read on
     held_bytes: int = 0
     _held: dict[str, dict[int, bytes]] = attrs.Factory(dict)  # file -> position -> what was there
-    _reading: dict[tuple[str, int], object] = attrs.Factory(dict)  # on their way, each with its own mark
+    _reading: dict[Place, object] = attrs.Factory(dict)  # on their way, each with its own mark
+    _writing: dict[Place, bytes] = attrs.Factory(dict)  # small writes on their way
+    _fresh: dict[Place, bytes] = attrs.Factory(dict)  # those that ended in this run
 
     def read(self, file: str, position: int, size_bytes: int, done: ReadDone) -> None:
         """Read as the disk does, but give at once what is held; it is held no more then."""
+        if self._fresh:
+            fresh = self._fresh.get((file, position), b"")
+            if len(fresh) >= size_bytes:
+                done(fresh[:size_bytes], None)
+                return
         self._reading.pop((file, position), None)  # it comes too late: this read will not wait for it
         if file not in self._held:
             self.disk.read(file, position, size_bytes, done)
@@ -56,8 +69,32 @@ class ReadAhead:
 
         self.disk.read_later(file, position, min(size_bytes, AHEAD_BYTES_MAX), came)
 
+    def writes(self, place: Place, views: Buffers) -> bytes:
+        """Copy a small write that begins, for `wrote`; nothing of a large one."""
+        if sum(map(len, views)) > FRESH_BYTES_MAX:
+            return b""
+        data = self._writing[place] = b"".join(views)
+        return data
+
+    def wrote(self, place: Place, data: bytes, error: DiskError | None) -> None:
+        """The write that gave *data* ended: who asks for it before `run_ended` gets it from here."""
+        if self._writing.get(place) is data:
+            del self._writing[place]
+            if error is None:
+                self._fresh[place] = data
+
+    def run_ended(self) -> None:
+        """Everybody who waited for what was written has asked for it."""
+        if self._fresh:
+            self._fresh.clear()
+
     def changed(self, file: str, position: int) -> None:
         """Forget what is held of *file* behind *position*: it is about to be written or cut."""
+        if self._writing or self._fresh:
+            for written in (self._writing, self._fresh):
+                for place, data in list(written.items()):
+                    if place[0] == file and place[1] + len(data) > position:
+                        del written[place]
         if self._reading:
             for place in [place for place in self._reading if place[0] == file]:
                 del self._reading[place]
@@ -69,7 +106,8 @@ class ReadAhead:
     def changed_below(self, folder: str) -> None:
         """Forget all that is held of files below *folder*: it is about to be removed."""
         prefix = folder + "/"
-        for file in [*self._held, *(file for file, _ in self._reading)]:
+        places = (*self._reading, *self._writing, *self._fresh)
+        for file in [*self._held, *(file for file, _ in places)]:
             if file.startswith(prefix):
                 self.changed(file, 0)
 

@@ -116,6 +116,7 @@ class Driver:
                 self.deliver(self._queue.popleft())
         finally:
             self._running = False
+            self.files.ahead.run_ended()
 
     def connection_opened(self, connection: int, *, internal: bool) -> None:
         """A peer connected."""

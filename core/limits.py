@@ -71,6 +71,9 @@ AHEAD_BYTES_MAX: Final = 8 * 1024 * 1024
 AHEAD_HELD_BYTES: Final = 16 * 1024 * 1024
 """Held of all that was read ahead on one server: sixteen readers with the limit of official clients."""
 
+FRESH_BYTES_MAX: Final = 64 * 1024
+"""Write that is held for readers who wait for it: a larger one costs more to copy than to read again."""
+
 FETCH_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bytes of one fetch answer, whatever the client allows: a request of 1 KiB that names a bucket a hundred
 times must not cost gigabytes. Official clients ask for 16 MiB."""

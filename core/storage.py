@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from flussd.core import files as f
-from flussd.core.ahead import ReadAhead
+from flussd.core.ahead import Place, ReadAhead
 from flussd.core.files import DiskError
 from flussd.core.ports import Buffers, Disk
 
@@ -34,13 +34,17 @@ class Files:
         PERFORM[type(effect)](self, effect)
 
     def _write(self, effect: f.WriteFile) -> None:
-        self.ahead.changed(effect.file, effect.position)
+        place = file, position = effect.file, effect.position
+        self.ahead.changed(file, position)
         views: Buffers = effect.views
         if effect.patches:
             views = _patched(effect.views, effect.patches)
-        self.disk.write(effect.file, effect.position, views, partial(self._written, effect.token))
+        data = self.ahead.writes(place, views)
+        self.disk.write(file, position, views, partial(self._written, effect.token, place, data))
 
-    def _written(self, token: int, error: DiskError | None) -> None:
+    def _written(self, token: int, place: Place, data: bytes, error: DiskError | None) -> None:
+        if data:
+            self.ahead.wrote(place, data, error)
         self.post(f.FileWritten(token, error))
 
     def _read(self, effect: f.ReadFile) -> None:

@@ -177,7 +177,7 @@ class Produces:
         waiter.tickets.clear()
 
     def _reply(self, waiter: ProduceWaiter) -> None:
-        assert None not in waiter.answers
+        assert not waiter.tickets
         refused = [
             (waiter.table_id, -1 if partition_id is None else partition_id, bucket)
             for (partition_id, bucket), answer in zip(waiter.places, waiter.answers, strict=True)

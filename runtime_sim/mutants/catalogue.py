@@ -155,6 +155,10 @@ def _any_place(original: Any) -> Any:
     return lambda self, file, position: original(self, file, min(self._held[file], default=position))
 
 
+def _unstamped(original: Any) -> Any:
+    return lambda self, place, views: original(self, place, (bytes(8), b"".join(views)[8:]))
+
+
 MUTANTS: Final = {
     "no_crc_on_recovery": Mutant(
         "recovery believes a batch whose checksum is wrong",
@@ -301,6 +305,13 @@ MUTANTS: Final = {
         "_take",
         _any_place,
         (Oracle.CONTIGUOUS, Oracle.ANSWERS_MAKE_SENSE),  # or it is taken for damage, which there was not
+    ),
+    "fresh_without_offset": Mutant(
+        "a reader that waits gets what was just written as it came from the writer, without its offset",
+        ReadAhead,
+        "writes",
+        _unstamped,
+        (Oracle.CONTIGUOUS, Oracle.ANSWERS_MAKE_SENSE),
     ),
     **KEYED_MUTANTS,
     "set_order": Mutant("a list has the order of a set", Catalog, "table_names", _unsorted, ()),

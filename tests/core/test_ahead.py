@@ -19,16 +19,25 @@ PLACES = st.tuples(st.sampled_from(FILES[1:]), st.sampled_from((0, 4, 8)), st.in
 
 
 class LazyDisk:
-    """Does what is asked at once, but a read for later only when told to, in the order of the calls."""
+    """Does what is asked at once, but a read for later only when told to, in the order of the calls.
+
+    While *tells_later*, it tells that a write has ended only then, too.
+    """
 
     def __init__(self, disk):
-        self.disk, self.later = disk, []
+        self.disk, self.later, self.tells_later = disk, [], False
 
     def __getattr__(self, name):
         return getattr(self.disk, name)
 
     def read_later(self, file, position, size_bytes, done):
         self.later.append(partial(self.disk.read, file, position, size_bytes, done))
+
+    def write(self, file, position, views, done):
+        if self.tells_later:
+            self.disk.write(file, position, views, lambda error: self.later.append(lambda: done(error)))
+        else:
+            self.disk.write(file, position, views, done)
 
     def catch_up(self):
         while self.later:
@@ -58,14 +67,15 @@ class Reader:
             return b"", DiskError.MISSING
         return bytes(self.disk.files[file][position : position + size_bytes]), None
 
-    def write(self, file, position, data):
-        self.files.perform(f.WriteFile(1, file, position, (data,)))
+    def write(self, file, position, data, patches=()):
+        self.files.perform(f.WriteFile(1, file, position, (data,), patches))
 
 
 @pytest.fixture
 def reader(memory_disk):
     reader = Reader(memory_disk)
     reader.write(FILES[0], 0, bytes(range(100)))
+    reader.ahead.run_ended()
     return reader
 
 
@@ -136,10 +146,50 @@ def test_what_is_held_has_a_bound(reader, monkeypatch):
     assert reader.read(FILES[0], 60, 20)[1] == []
 
 
-CHANGES = ("write", "write in part", "truncate", "replace", "remove", "remove folder")
+def test_what_was_just_written_is_read_without_the_disk(reader):
+    reader.write(FILES[0], 100, b"new batch", patches=((4, b"B"),))
+    for _ in range(2):  # two readers wait for it
+        assert reader.read(FILES[0], 100, 9) == ((b"new Batch", None), [])
+    assert reader.read(FILES[0], 100, 3) == ((b"new", None), [])
+    assert reader.read(FILES[0], 100, 20)[1] == [f"read {FILES[0]}"]  # it may be longer than what is held
+    reader.ahead.run_ended()
+    assert reader.read(FILES[0], 100, 9) == ((b"new Batch", None), [f"read {FILES[0]}"])
+
+
+def test_a_write_is_held_once_it_has_ended(reader):
+    reader.lazy.tells_later = True
+    reader.write(FILES[0], 100, b"first")
+    reader.write(FILES[0], 105, b"second")
+    assert reader.read(FILES[0], 100, 5)[1] == [f"read {FILES[0]}"]
+    reader.ahead.run_ended()  # that of the write itself
+    reader.lazy.catch_up()
+    assert reader.read(FILES[0], 100, 5) == ((b"first", None), [])
+    assert reader.read(FILES[0], 105, 6) == ((b"second", None), [])
+
+
+def test_a_write_over_one_that_has_not_ended_is_the_one_that_counts(reader):
+    reader.lazy.tells_later = True
+    reader.write(FILES[0], 100, b"first")
+    reader.write(FILES[0], 100, b"other")
+    reader.lazy.later.pop(0)()
+    assert reader.read(FILES[0], 100, 5) == ((b"other", None), [f"read {FILES[0]}"])
+    reader.lazy.catch_up()
+    assert reader.read(FILES[0], 100, 5) == ((b"other", None), [])
+
+
+def test_a_write_that_failed_or_is_large_is_not_held(reader, monkeypatch):
+    reader.disk.failures.append(("write", DiskError.FULL))
+    reader.write(FILES[0], 100, b"in part")
+    assert reader.read(FILES[0], 100, 7)[1] == [f"read {FILES[0]}"]
+    monkeypatch.setattr(ahead, "FRESH_BYTES_MAX", 4)
+    reader.write(FILES[0], 100, b"large")
+    assert reader.read(FILES[0], 100, 5) == ((b"large", None), [f"read {FILES[0]}"])
+
+
+CHANGES = ("write", "write, told later", "write in part", "truncate", "replace", "remove", "remove folder")
 STEPS = st.one_of(
     st.tuples(st.sampled_from(CHANGES), PLACES, st.binary(min_size=1, max_size=12)),
-    st.tuples(st.sampled_from(("goes on", "goes on later")), PLACES, st.none()),
+    st.tuples(st.sampled_from(("goes on", "goes on later", "run ends")), PLACES, st.none()),
     st.tuples(st.just("read"), PLACES, st.none()),
 )
 
@@ -154,6 +204,10 @@ def test_reads_tell_the_truth_whatever_changes(memory_disk, steps):
         match kind:
             case "write":
                 reader.write(file, position, data)
+            case "write, told later":
+                reader.lazy.tells_later = True
+                reader.write(file, position, data)
+                reader.lazy.tells_later = False
             case "write in part":
                 reader.disk.failures.append(("write", DiskError.FULL))
                 reader.write(file, position, data)
@@ -168,6 +222,8 @@ def test_reads_tell_the_truth_whatever_changes(memory_disk, steps):
             case "read":
                 expected = reader.truth(file, position, size_bytes)
                 assert reader.read(file, position, size_bytes)[0] == expected
+            case "run ends":
+                reader.ahead.run_ended()
             case _:
                 reader.ahead.goes_on(file, position, size_bytes)
                 if kind == "goes on":
