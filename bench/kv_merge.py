@@ -22,6 +22,7 @@ from flussd.core.kv.table import KvTable
 from flussd.core.records.batch import read_head
 from flussd.core.records.descriptor import ClusterDefaults, parse_table_descriptor, with_defaults
 from flussd.core.records.kv_batch import build_kv_batch
+from flussd.core.slices import finished
 
 ROWS, BATCH_ROWS, BATCHES = 100_000, 1000, 40
 COLUMNS = (("k", "INTEGER"), ("n", "BIGINT"), ("s", "STRING"), ("d", "DOUBLE"), ("v", "INTEGER"))
@@ -84,7 +85,7 @@ def measure(name: str, properties: dict[str, str]) -> tuple[float, float, float]
     def put(batch: memoryview) -> tuple[int, int, memoryview]:
         nonlocal end
         begun = time.process_time_ns()
-        merged = table.merge(rules, batch, (0, 1, 2) if name.startswith("partial") else ())
+        merged = finished(table.merging(rules, batch, (0, 1, 2) if name.startswith("partial") else ()))
         middle = time.process_time_ns()
         table.accept(merged, end)
         end += merged.offset_count

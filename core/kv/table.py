@@ -71,23 +71,6 @@ class KvTable:
 
     # ---- puts ----------------------------------------------------------------------------------
 
-    def merge(
-        self,
-        rules: TableRules,
-        batch: memoryview,
-        targets: tuple[int, ...] = (),
-        *,
-        overwrite: bool = False,
-        ids: Ids | None = None,
-    ) -> Merged:
-        """Return what the one batch of a put would do; changes nothing but *ids*.
-
-        Raises:
-            Refused: with the code and the text of the answer.
-            IdsWanted: *ids* has too few; ask again when it has more. It is as it was before.
-        """
-        return finished(self.merging(rules, batch, targets, overwrite=overwrite, ids=ids))
-
     def merging(
         self,
         rules: TableRules,
@@ -98,9 +81,14 @@ class KvTable:
         ids: Ids | None = None,
         slice_records: int = MERGE_SLICE_RECORDS,
     ) -> Slices[Merged]:
-        """Merge as `merge` does, in slices; of all that changes a table only `commit` may come in between.
+        """Work out what the one batch of a put would do; changes nothing but *ids*.
 
-        One that is dropped leaves nothing behind, but the ids that it drew are lost.
+        Of all that changes a table only `commit` may come between two slices. A merge that is dropped
+        leaves nothing behind, but the ids that it drew are lost.
+
+        Raises:
+            Refused: with the code and the text of the answer.
+            IdsWanted: *ids* has too few; ask again when it has more. It is as it was before.
         """
         head = _head(batch)
         schema = _schema(rules, head)

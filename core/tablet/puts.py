@@ -100,8 +100,8 @@ class Puts:
     server: TabletServer
     queue: deque[Put | Merging] = attrs.Factory(deque)
     merging: dict[BucketKey, Merging] = attrs.Factory(dict)  # those that have a slice left
-    lacking: dict[BucketKey, deque[Put]] = attrs.Factory(dict)  # those that wait for ids, and all behind
-    behind: dict[BucketKey, deque[Put]] = attrs.Factory(dict)  # those behind one that is being merged
+    lacking: dict[BucketKey, Put] = attrs.Factory(dict)  # those that wait for ids
+    behind: dict[BucketKey, deque[Put]] = attrs.Factory(dict)  # those behind one of either kind
     token: int = -1  # of our next turn, while we wait for one
 
     def received(self, event: RequestReceived) -> None:
@@ -161,21 +161,25 @@ class Puts:
 
     def got_ids(self, key: BucketKey) -> None:
         """A bucket has more ids, or will not get any: those that wait for them are the next."""
-        self.queue.extendleft(reversed(self.lacking.pop(key, deque())))
+        put = self.lacking.pop(key, None)
+        if put is not None:
+            self._release(key)
+            self.queue.appendleft(put)
         if self.token < 0:
             self.go_on()
 
     def refuse_lacking(self, key: BucketKey, code: ErrorCode, text: str) -> None:
         """A bucket gets no ids now: its clients may ask again."""
-        for put in self.lacking.pop(key, ()):
-            self._refuse(put, code, text)
+        put = self.lacking.pop(key, None)
+        if put is not None:
+            for refused in (put, *self.behind.pop(key, ())):
+                self._refuse(refused, code, text)
 
     def _put(self, put: Put) -> None:
         """Merge and append one batch, or refuse it, or let it wait for its turn, or for ids."""
         server = self.server
         if put.key in self.merging or put.key in self.lacking:
-            waiting = self.behind if put.key in self.merging else self.lacking
-            waiting.setdefault(put.key, deque()).append(put)
+            self.behind.setdefault(put.key, deque()).append(put)
             return
         if (put.connection, put.key) in server.produces.holding:
             server.produces.refuse_behind(put.ticket)
@@ -243,15 +247,15 @@ class Puts:
         except Refused as refused:
             self._refuse(put, refused.code, refused.text)
         except IdsWanted as wanted:
-            self.lacking[put.key] = deque([put, *self.behind.pop(put.key, ())])
+            self.lacking[put.key] = put
             self.server.auto_ids.want(put.key, wanted.count)
         else:
             self.merging[put.key] = merging
             self.queue.append(merging)
 
     def _release(self, key: BucketKey) -> None:
-        """Let those behind a merge that ended be the next."""
-        if key not in self.merging:
+        """Let those behind one that is done, or void, be the next."""
+        if key not in self.merging and key not in self.lacking:
             self.queue.extendleft(reversed(self.behind.pop(key, deque())))
 
     def _refuse(self, put: Put, code: ErrorCode, text: str) -> None:

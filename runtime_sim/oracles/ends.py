@@ -94,7 +94,7 @@ def _left_in_tablet(machine: Any) -> dict[str, int]:
         "puts": machine.puts.queue,
         "puts without ids": machine.puts.lacking,
         "merges": machine.puts.merging,
-        "puts behind a merge": machine.puts.behind,
+        "puts behind another": machine.puts.behind,
         "restores": machine.keyed.restores.running,
         "restores that wait": machine.keyed.restores.waiting,
         "reads of restores": machine.keyed.restores.by_token,

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from flussd.core.kv import rows
 from flussd.core.kv.table import KvTable
 from flussd.core.records.batch import read_head
+from flussd.core.slices import finished
 
 KEYS = st.integers(0, 12) | st.just(1)
 TEXTS = st.sampled_from([None, "", "x", "longer text"])
@@ -60,7 +61,7 @@ class Fold(RuleBasedStateMachine):
 
     @rule(records=PUTS, named=st.sampled_from([(), (), *TARGETS]), taken=st.booleans())
     def put(self, records, named, taken):
-        merged = self.table.merge(self.rules, self.make_put(self.rules, records), named)
+        merged = finished(self.table.merging(self.rules, self.make_put(self.rules, records), named))
         if not taken:
             return
         self.table.accept(merged, self.end_offset)

@@ -14,6 +14,7 @@ from flussd.core.records.batch import read_head
 from flussd.core.records.kv_batch import COVERED_FROM, HEAD_BYTES, build_kv_batch
 from flussd.core.records.refusal import Refused
 from flussd.core.records.rows.atoms import BadRow, BadValue
+from flussd.core.slices import finished
 from flussd.core.wire.errors import ErrorCode
 
 TIMESTAMP = {"type": "TIMESTAMP_WITH_LOCAL_TIME_ZONE", "precision": 6}
@@ -60,14 +61,14 @@ def test_damaged_batches_are_refused_and_change_nothing(rules_of, put_of, data):
     rules = rules_of(COLUMNS, functions=functions, **ENGINES[name])
     targets = data.draw(st.sampled_from([(), (0, 1), (0,)])) if name in ("default", "aggregation") else ()
     table = KvTable()
-    end = accepted(table, table.merge(rules, put_of(rules, ROWS[:2])), 0)
+    end = accepted(table, finished(table.merging(rules, put_of(rules, ROWS[:2]))), 0)
     before = table.first(9)
     batch = bytearray(put_of(rules, ROWS))
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(HEAD_BYTES, len(batch) - 1))
         batch[at] = data.draw(st.integers(0, 255))
     try:
-        merged = table.merge(rules, resealed(batch), targets)
+        merged = finished(table.merging(rules, resealed(batch), targets))
     except Refused:
         merged = None
 
@@ -85,7 +86,7 @@ def test_a_damaged_changelog_is_told_and_changes_nothing(rules_of, put_of, data)
     """A leader that folds its log learns that a batch is none of this table; it never falls over it."""
     rules = rules_of(COLUMNS, **ENGINES[data.draw(st.sampled_from(["default", "rows", "indexed"]))])
     table = KvTable()
-    log = bytearray(table.merge(rules, put_of(rules, ROWS)).log_batch)
+    log = bytearray(finished(table.merging(rules, put_of(rules, ROWS))).log_batch)
     for _ in range(data.draw(st.integers(1, 3))):
         log[data.draw(st.integers(LOG_HEAD_BYTES[0], len(log) - 1))] = data.draw(st.integers(0, 255))
     view = memoryview(bytes(log))
@@ -98,7 +99,7 @@ def test_a_damaged_changelog_is_told_and_changes_nothing(rules_of, put_of, data)
 
 def refusal(table, rules, batch, targets=(), **kwargs):
     with pytest.raises(Refused) as refused:
-        table.merge(rules, memoryview(batch), targets, **kwargs)
+        finished(table.merging(rules, memoryview(batch), targets, **kwargs))
     return refused.value.code
 
 
@@ -121,7 +122,7 @@ def test_nulls_where_there_are_none_are_refused(rules):
     row = rules.latest.codec.encode((None, 1, "x", 3))
     batch = build_kv_batch([(b"\1k", row)], schema_id=1)
     with pytest.raises(Refused, match="column k: expected a value") as refused:
-        KvTable().merge(rules, memoryview(batch))
+        finished(KvTable().merging(rules, memoryview(batch)))
 
     assert ErrorCode.UNKNOWN_SERVER_ERROR == refused.value.code
 
@@ -131,7 +132,7 @@ def test_a_row_that_is_too_long_is_refused(rules):
     row = rules.latest.codec.encode(("k", 1, "x", 3))
     batch = build_kv_batch([(b"\1k", row + b"\0")], schema_id=1)
     with pytest.raises(Refused, match=r"expected .* bytes, got") as refused:
-        KvTable().merge(rules, memoryview(batch))
+        finished(KvTable().merging(rules, memoryview(batch)))
 
     assert ErrorCode.UNKNOWN_SERVER_ERROR == refused.value.code
 
@@ -139,9 +140,9 @@ def test_a_row_that_is_too_long_is_refused(rules):
 def test_batches_are_committed_and_cut_as_a_whole(rules_of, put_of):
     """A watermark within a batch shows nothing of it; a cut within it takes all of it away."""
     rules, table = rules_of(), KvTable()
-    first = table.merge(rules, put_of(rules, [(1, "a", 1), (2, "b", 2)]))
+    first = finished(table.merging(rules, put_of(rules, [(1, "a", 1), (2, "b", 2)])))
     table.accept(first, 0)
-    second = table.merge(rules, put_of(rules, [(1, "c", 3), (3, "d", 4)]))
+    second = finished(table.merging(rules, put_of(rules, [(1, "c", 3), (3, "d", 4)])))
     table.accept(second, 2)
 
     assert (2, 3) == (first.record_count, second.record_count)
@@ -158,9 +159,9 @@ def test_missing_rows_are_inserted_once(rules_of, put_of):
     """Keys that are there, or on their way, are not inserted again."""
     rules, table = rules_of(), KvTable()
     keys = [rules.key_of((n,)) for n in (1, 2, 2, 3)]
-    table.accept(table.merge(rules, put_of(rules, [(3, "x", 1)])), 0)
+    table.accept(finished(table.merging(rules, put_of(rules, [(3, "x", 1)]))), 0)
     missing = table.missing_rows(rules, keys)
-    merged = table.merge(rules, memoryview(missing.batch), missing.targets)
+    merged = finished(table.merging(rules, memoryview(missing.batch), missing.targets))
 
     assert ((0,), 2) == (missing.targets, merged.record_count)
     accepted(table, merged, 1)
@@ -181,11 +182,11 @@ def test_a_merge_waits_for_ids(rules_of, put_of):
     put = put_of(rules, [(key, None, "x") for key in "abcda"])
     ids.add(1, 2)
     with pytest.raises(IdsWanted) as wanted:
-        table.merge(rules, put, (0, 2), ids=ids)
+        finished(table.merging(rules, put, (0, 2), ids=ids))
 
     assert (2, 2) == (wanted.value.count, ids.left_count)
     ids.add(11, 13)
-    merged = table.merge(rules, put, (0, 2), ids=ids)
+    merged = finished(table.merging(rules, put, (0, 2), ids=ids))
     accepted(table, merged, 0)
     assert [("a", 1), ("b", 2), ("c", 11), ("d", 12)] == [
         rules.values_of(value)[:2] for value in table.first(9)
@@ -207,7 +208,7 @@ def test_target_columns_are_remembered_within_bounds(rules_of, put_of):
     """A writer that names other columns with each batch does not fill the memory."""
     rules, table = rules_of(), KvTable()
     for n in range(200):
-        table.merge(rules, put_of(rules, [(1, "a", 1)]), (0, 1, *[0] * n))
+        finished(table.merging(rules, put_of(rules, [(1, "a", 1)]), (0, 1, *[0] * n)))
 
     assert len(rules.plans) <= 64
 
@@ -215,10 +216,13 @@ def test_target_columns_are_remembered_within_bounds(rules_of, put_of):
 def test_a_key_that_goes_comes_and_goes_again(rules_of, put_of):
     """Each of three batches is committed by itself; until the last one is, later puts see no row."""
     rules, table = rules_of(), KvTable()
-    key, end = rules.key_of((1,)), accepted(table, table.merge(rules, put_of(rules, [(1, "a", 1)])), 0)
+    key, end = (
+        rules.key_of((1,)),
+        accepted(table, finished(table.merging(rules, put_of(rules, [(1, "a", 1)]))), 0),
+    )
     ends = []
     for record in ((1,), (1, "b", 2), (1,)):
-        merged = table.merge(rules, put_of(rules, [record]))
+        merged = finished(table.merging(rules, put_of(rules, [record])))
         table.accept(merged, end)
         end += merged.offset_count
         ends.append(end)

@@ -30,6 +30,7 @@ from flussd.core.records.keys import primary_key_encoder
 from flussd.core.records.kv_batch import build_kv_batch
 from flussd.core.records.refusal import Refused
 from flussd.core.records.row_batch import read_rows
+from flussd.core.slices import finished
 from flussd.core.wire.errors import ErrorCode
 
 DATA = Path(__file__).resolve().parents[2] / "data/kv-traces.json"
@@ -246,8 +247,10 @@ class Play:
         """The end offset of the answer."""
         while True:
             try:
-                merged = bucket.table.merge(
-                    self.rules, memoryview(batch), targets, overwrite=overwrite, ids=bucket.ids
+                merged = finished(
+                    bucket.table.merging(
+                        self.rules, memoryview(batch), targets, overwrite=overwrite, ids=bucket.ids
+                    )
                 )
                 break
             except IdsWanted:
