@@ -72,6 +72,28 @@ def test_puts_of_several_buckets_share_a_request():
     assert [(0, 0)] == spreading(*puts, addresses="aaaaa", spreads=False)
 
 
+def test_what_a_later_one_tells_is_as_old_as_its_acknowledgement():
+    """A power cut may have taken both since then, though the batch itself was sent again behind it."""
+    told, writer = [], Writer.__new__(Writer)
+    writer.client = SimpleNamespace(note=lambda *_: None, world=SimpleNamespace(count=lambda *_: None))
+    writer.config, writer.acked_count = SimpleNamespace(acks=-1), 0
+    ledger = SimpleNamespace(
+        acked=lambda *_: None,
+        acked_behind=lambda batch, _, generation: told.append((batch.sequence, generation)),
+    )
+    lane = Lane(Place("db", "t"), (1, -1, 0), ledger)
+    first, later = a_put(0), a_put(1)
+    lane.open.extend((first, later))
+    first.sent_generation = later.sent_generation = 2
+    writer._acked(lane, [later], 7)
+    first.sent_generation, first.was_oldest = 3, True
+
+    writer._out_of_order(lane, first, "expected sequence 0")
+
+    assert [(0, 2)] == told
+    assert not lane.open
+
+
 def test_each_bucket_of_a_request_is_answered():
     """By itself, in any order; one more, one less or one twice makes no sense."""
     writer = Writer.__new__(Writer)
