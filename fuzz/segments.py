@@ -27,6 +27,7 @@ from flussd.core.log import recovery
 from flussd.core.log.checkpoint import CHECKPOINT_NAME
 from flussd.core.log.log import Located
 from flussd.core.log.segment import index_name, log_name
+from flussd.core.machine import Continue, ContinueLater
 from flussd.core.records.batch import build_batch, crc_is_right, read_head, scan_produced
 from flussd.core.replica import events as e
 from flussd.core.replica.replica import Replica
@@ -129,6 +130,8 @@ class Bucket:
             for item in out:
                 if type(item).__module__ == f.__name__:
                     self.effects.perform(item)
+                elif isinstance(item, ContinueLater):
+                    self.queue.append(Continue(item.token))
                 else:
                     self.news.append(item)
 

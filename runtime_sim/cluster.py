@@ -13,7 +13,7 @@ import attrs
 
 from flussd.core.coordinator.coordinator import Coordinator, CoordinatorConfig
 from flussd.core.edge.requests import Edge
-from flussd.core.limits import AHEAD_BYTES_MIN, MERGE_SLICE_RECORDS
+from flussd.core.limits import AHEAD_BYTES_MIN, MERGE_SLICE_RECORDS, RECOVERY_READ_BYTES
 from flussd.core.machine import Announce
 from flussd.core.registry.registry import RegistryMachine
 from flussd.core.replica.stored import Durability
@@ -55,6 +55,7 @@ class Shape:
     restore_pace: Pace
     ahead_bytes_min: int
     merge_slice_records: int
+    recovery_read_bytes: int
 
     @classmethod
     def drawn(cls, seed: int) -> Shape:
@@ -77,6 +78,7 @@ class Shape:
             ),
             ahead_bytes_min=Stream.of(seed, "read ahead").choice((1, 1, AHEAD_BYTES_MIN)),
             merge_slice_records=Stream.of(seed, "merge slices").choice((1, 2, MERGE_SLICE_RECORDS)),
+            recovery_read_bytes=Stream.of(seed, "recovery reads").choice((64, 300, RECOVERY_READ_BYTES)),
         )
 
 
@@ -124,6 +126,7 @@ class Cluster:
             retention_interval_ms=self.shape.retention_interval_ms,
             restore_pace=self.shape.restore_pace,
             merge_slice_records=self.shape.merge_slice_records,
+            recovery_read_bytes=self.shape.recovery_read_bytes,
         )
         edge = Edge(2, SERVED_BY_TABLET, PRIVATE_OF_TABLETS)
         self._add(

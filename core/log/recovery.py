@@ -4,7 +4,8 @@ Behind the checkpoint nothing is believed: a batch counts when it is whole, its 
 offset is the next one. At the first that is not, the rest is cut off, with all later segments: what
 was acknowledged as durable lies before it. What is believed is written once more, in its place: an
 earlier sync may have failed, and the pages of a failed sync count as clean, so that a later sync would
-promise what the disk does not have. Whoever runs it owes it every completion of its effects.
+promise what the disk does not have. Between two reads others have their turn: a server may serve other
+buckets meanwhile. Whoever runs it owes it every completion of its effects.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from typing import Any
 import attrs
 
 from flussd.core import files as f
-from flussd.core.limits import RECOVERY_READ_BYTES
 from flussd.core.log.checkpoint import CHECKPOINT_NAME, CheckpointBody
 from flussd.core.log.epochs import EpochHistory
 from flussd.core.log.log import End, Log
 from flussd.core.log.segment import Segment, base_of, index_name, log_name
 from flussd.core.log.writers import Writers
+from flussd.core.machine import Continue, ContinueLater
 from flussd.core.records.batch import BatchHead, crc_is_right, crc_of, read_head
 
 
@@ -31,7 +32,7 @@ class Stage(enum.Enum):
 
     CHECKPOINT = "the checkpoint file"
     INDEX = "the index of a segment that grows no more"
-    SCAN = "bytes to look at"
+    SCAN = "bytes to look at, or its turn to read on"
     CUT = "the cut, and the removal of what came after"
     SYNC = "the cut to be durable"
     REWRITE = "the last bytes that are written once more"
@@ -58,6 +59,7 @@ class Recovery:
     folder: str
     sizes: dict[str, int]
     next_token: Callable[[], int]
+    read_bytes: int
     stage: Stage = Stage.CHECKPOINT
     log: Log = attrs.field(init=False)
     writers: Writers = attrs.Factory(Writers)
@@ -72,6 +74,7 @@ class Recovery:
     _checkpoint: CheckpointBody | None = None
     _told: CheckpointBody | None = None  # what the file says, believed or not
     _leftovers: set[int] = attrs.Factory(set)  # tokens of removals that nothing waits for
+    _wanted: tuple[str, int, int] = ("", 0, 0)  # file, position and size of the next read
 
     def __attrs_post_init__(self) -> None:
         bases = [base_of(name) for name in self.sizes]
@@ -115,6 +118,8 @@ class Recovery:
             return []
         if event.token in self._leftovers:
             return self._nothing_outstanding()  # one that failed is tried at the next start
+        if isinstance(event, Continue):
+            return self._ask_read(*self._wanted)
         if isinstance(event, f.FileWritten):
             self.rewritten = self.rewritten and event.error is None
             return self._nothing_outstanding()
@@ -225,9 +230,10 @@ class Recovery:
         position = self.log.active.size_bytes
         if position >= size_bytes:
             return self._next_segment()
-        self.stage = Stage.SCAN
-        wanted_bytes = min(size_bytes - position, max(RECOVERY_READ_BYTES, at_least_bytes))
-        return self._ask_read(log_name(self.log.active.base_offset), position, wanted_bytes)
+        is_first, self.stage = self.stage is not Stage.SCAN, Stage.SCAN
+        wanted_bytes = min(size_bytes - position, max(self.read_bytes, at_least_bytes))
+        self._wanted = log_name(self.log.active.base_offset), position, wanted_bytes
+        return self._ask_read(*self._wanted) if is_first else [ContinueLater(self._token())]
 
     def _look_at(self, view: memoryview) -> list[Any]:
         """Take in the batches of *view*, which begins at the active segment's end."""

@@ -22,6 +22,7 @@ import attrs
 from flussd.core import files as f
 from flussd.core.log.segment import index_name
 from flussd.core.log.writers import Batch, Verdict
+from flussd.core.machine import Continue
 from flussd.core.records.batch import BatchHead, patches
 from flussd.core.replica import events as e
 from flussd.core.replica.flights import NO_TICKET, Flight, Undo
@@ -343,5 +344,6 @@ Replica.TABLE = {
     f.FileReplaced:    (_R._ignore,         _R._replaced,       _R._replaced,       _R._replaced,       _R._replaced),
     f.FileTruncated:   (_R._recovering,     _R._asked_ended,    _R._asked_ended,    _R._asked_ended,    _R._asked_ended),
     f.FileRemoved:     (_R._recovering,     _R._asked_ended,    _R._asked_ended,    _R._asked_ended,    _R._asked_ended),
+    Continue:          (_R._recovering,     _R._ignore,         _R._ignore,         _R._ignore,         _R._ignore),
     f.FileRead:        (_R._recovering,     _R._ignore,         _R._ignore,         _R._ignore,         _R._ignore),
 }  # fmt: skip

@@ -16,7 +16,7 @@ import attrs
 
 from flussd.core import files as f
 from flussd.core.files import DiskError
-from flussd.core.limits import SEGMENT_BYTES
+from flussd.core.limits import RECOVERY_READ_BYTES, SEGMENT_BYTES
 from flussd.core.log.checkpoint import CheckpointBody
 from flussd.core.log.epochs import EpochHistory
 from flussd.core.log.log import End, Log
@@ -55,6 +55,7 @@ class ReplicaConfig:
     durability: Durability = Durability.PAGE_CACHE
     segment_bytes: int = SEGMENT_BYTES
     checkpoint_bytes: int = 16 << 20  # appended since the last checkpoint, from which one is wanted
+    recovery_read_bytes: int = RECOVERY_READ_BYTES  # between two turns of others; at least a batch's head
 
 
 class Asked(enum.Enum):
@@ -131,7 +132,8 @@ class StoredLog:
     # ---- recovery ------------------------------------------------------------------------------
 
     def _recover(self, event: e.FilesListed) -> None:
-        self.recovery = Recovery(self.folder, event.sizes, self.next_token)
+        read_bytes = self.config.recovery_read_bytes
+        self.recovery = Recovery(self.folder, event.sizes, self.next_token, read_bytes)
         self._out += self.recovery.start()
         self._look_at_recovery()
 

@@ -258,6 +258,8 @@ class TabletServer:
             self.keyed.restores.turn(event)
         elif event.token == self.puts.token:
             self.puts.go_on()
+        elif event.token in self.buckets.owners:
+            self.buckets.completed(event)
         else:
             self.buckets.go_on()
 

@@ -9,6 +9,8 @@ import pytest
 
 from flussd.core import files as f
 from flussd.core.files import DiskError
+from flussd.core.log.segment import log_name
+from flussd.core.machine import Continue, ContinueLater
 from flussd.core.records.batch import build_batch, read_head, scan_produced
 from flussd.core.replica import events as e
 from flussd.core.replica.replica import Replica
@@ -30,6 +32,7 @@ class World:
         """Begin anew from what the disk holds, as after the end of the process."""
         self.files, self.queue = self.make_files(self.disk)
         self.news, self.tickets = [], itertools.count(1)
+        self.turns = []  # how much the disk had been asked when others had their turn
         counter = itertools.count(1)
         self.replica = Replica((1, -1, 0), FOLDER, self.config, lambda: next(counter))
         self.list_files()
@@ -48,6 +51,9 @@ class World:
         for item in out:
             if type(item).__module__ == f.__name__:
                 self.files.perform(item)
+            elif isinstance(item, ContinueLater):
+                self.turns.append(len(self.disk.log))
+                self.queue.append(Continue(item.token))
             else:
                 self.news.append(item)
         while self.queue:
@@ -311,6 +317,22 @@ def test_segments_roll_and_recover(memory_disk, make_files):
     assert before == world.stored()
     assert (40, 40) == (world.replica.log.end_offset, world.replica.high_watermark)
     assert 38 == world.append(batch(19, count=2, writer_id=9, payload=b"y" * 40)).base_offset
+
+
+@pytest.mark.parametrize("read_bytes", [64, 200])
+def test_others_have_their_turn_between_two_reads_of_a_recovery(memory_disk, make_files, read_bytes):
+    """Without a checkpoint all is looked at; a step reads once, and then waits for its turn."""
+    world = World(memory_disk, make_files, recovery_read_bytes=read_bytes)
+    world.lead()
+    for sequence in range(20):
+        world.append(batch(sequence, count=2, writer_id=9, payload=b"y" * 40))
+    before, size_bytes = world.stored(), len(memory_disk.files[f"{FOLDER}/{log_name(0)}"])
+    world.start()
+
+    assert before == world.stored()
+    assert len(world.turns) >= size_bytes // (read_bytes + 200)
+    for begin, end in itertools.pairwise(world.turns):
+        assert 1 == sum(line.startswith("read ") for line in memory_disk.log[begin:end])
 
 
 @pytest.mark.parametrize("seed", range(60))

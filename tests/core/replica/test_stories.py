@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import itertools
 import random
+from functools import partial
 
 import pytest
 
 from flussd.core import files as f
 from flussd.core.files import DiskError
+from flussd.core.machine import Continue, ContinueLater
 from flussd.core.records.batch import build_batch, crc_is_right, read_head, scan_produced
 from flussd.core.replica import events as e
 from flussd.core.replica.replica import Replica
@@ -60,6 +62,9 @@ class LateDisk:
     def remove(self, path, done):
         self._hold(path, self.disk.remove, path, done)
 
+    def give_turn(self, done):
+        self.pending.setdefault("", []).append(done)
+
     def complete_one(self):
         """Complete one operation of some file; return whether there was one."""
         files = sorted(file for file, waiting in self.pending.items() if waiting)
@@ -76,7 +81,9 @@ class Story:
         self.chance, self.disk, self.make_files = random.Random(seed), disk, make_files
         durability = self.chance.choice(list(Durability))
         segment_bytes = self.chance.choice([200, 700, 1 << 20])
-        self.config = ReplicaConfig(durability, segment_bytes, self.chance.choice([150, 1000, 1 << 20]))
+        checkpoint_bytes = self.chance.choice([150, 1000, 1 << 20])
+        read_bytes = random.Random(f"read {seed}").choice([64, 100, 1 << 18])
+        self.config = ReplicaConfig(durability, segment_bytes, checkpoint_bytes, read_bytes)
         self.acked = {}  # sequence -> base offset
         self.next_sequence = 0
         self.unanswered = {}  # ticket -> sequence
@@ -107,6 +114,8 @@ class Story:
         for item in out:
             if type(item).__module__ == f.__name__:
                 self.files.perform(item)
+            elif isinstance(item, ContinueLater):
+                self.late.give_turn(partial(self.queue.append, Continue(item.token)))
             else:
                 self.heard(item)
         while self.queue:
