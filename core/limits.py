@@ -58,7 +58,7 @@ PLAIN_REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
 """Request without log data. Parsed, 4 MiB may be 250 MiB; a fetch of 16,384 buckets has 400 KiB."""
 
 REQUEST_ITEMS_MAX: Final = 16_384
-"""Buckets, tables and all else that one request may list: each takes up to 25 us, and all others wait.
+"""Buckets, tables, batches and all else that one request may list: each takes up to 25 us, and others wait.
 
 Ten thousand buckets are more than one server leads."""
 

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from flussd.core.connections import ProducedBucket, ProduceReceived, Reply, ReplyError, RequestReceived
 from flussd.core.edge.frames import request_head
 from flussd.core.limits import PLAIN_REQUEST_BYTES_MAX, PUT_REQUEST_BYTES_MAX, REQUEST_ITEMS_MAX
-from flussd.core.records.batch import scan_produced
+from flussd.core.records.batch import HEAD_BYTES, count_batches, scan_produced
 from flussd.core.wire import apis, hot, messages, private
 from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.errors import ErrorCode
@@ -95,6 +95,12 @@ def _produce(connection: int, request_id: int, body: memoryview, wall_ms: int) -
         )
     if len(asked.buckets) > REQUEST_ITEMS_MAX:
         return _too_large(connection, request_id, f"expected at most {REQUEST_ITEMS_MAX} buckets")
+    if len(body) > HEAD_BYTES[0] * REQUEST_ITEMS_MAX:
+        left = REQUEST_ITEMS_MAX
+        for bucket in asked.buckets:
+            left -= count_batches(bucket.records, left)
+        if left < 0:
+            return _too_large(connection, request_id, f"expected at most {REQUEST_ITEMS_MAX} batches")
     buckets = []
     for bucket in asked.buckets:
         found = scan_produced(bucket.records)

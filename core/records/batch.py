@@ -137,6 +137,18 @@ def heads_in(view: memoryview) -> Iterator[BatchHead]:
         at += head.size_bytes
 
 
+def count_batches(view: memoryview, most: int) -> int:
+    """Return how many batches *view* holds by their lengths alone, whole or not; *most* + 1 for more."""
+    at = count = 0
+    while at + BEFORE_LENGTH_BYTES <= len(view) and count <= most:
+        (length,) = _INT.unpack_from(view, at + LENGTH_AT)
+        if length < 0:
+            break
+        at += BEFORE_LENGTH_BYTES + length
+        count += 1
+    return count
+
+
 def position_of(view: memoryview, offset: int) -> int:
     """Return where the first whole batch that holds *offset*, or a later one, begins; else the end."""
     for head in heads_in(view):

@@ -8,6 +8,7 @@ from flussd.core.connections import ProduceReceived, ReplyError, RequestReceived
 from flussd.core.edge import requests
 from flussd.core.edge.frames import request_frame
 from flussd.core.edge.requests import Edge
+from flussd.core.records.batch import build_batch
 from flussd.core.wire import messages
 from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.errors import ErrorCode
@@ -58,6 +59,25 @@ def test_lists_have_a_bound(api_key, make, kind):
     assert kind is type(parsed(api_key, make(most)))
     assert (ReplyError, ErrorCode.UNKNOWN_SERVER_ERROR) == (type(refused), refused.code)
     assert f"expected at most {most}" in refused.text
+
+
+def of_batches(*counts):
+    """A produce request with so many of the smallest batches for each of its buckets."""
+    request = messages.ProduceLogRequest(acks=1, table_id=1, timeout_ms=1)
+    for bucket_id, count in enumerate(counts):
+        request.buckets_req.add(bucket_id=bucket_id, records=build_batch(b"", record_count=1) * count)
+    return request
+
+
+def test_batches_have_a_bound(monkeypatch):
+    """Those of all buckets together: 100 MiB of the smallest would keep all others waiting for seconds."""
+    monkeypatch.setattr(requests, "REQUEST_ITEMS_MAX", 20)
+    refused = [parsed(ApiKey.PRODUCE_LOG, of_batches(*counts)) for counts in ((21,), (15, 6), (21, 500, 3))]
+
+    assert ProduceReceived is type(parsed(ApiKey.PRODUCE_LOG, of_batches(14, 6)))
+    for answer in refused:
+        assert (ReplyError, ErrorCode.UNKNOWN_SERVER_ERROR) == (type(answer), answer.code)
+        assert "expected at most 20 batches" in answer.text
 
 
 def test_servers_may_list_more():

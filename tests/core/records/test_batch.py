@@ -237,3 +237,13 @@ def test_the_leader_stamps_what_the_java_leader_stamps():
 
     assert vector["expected"]["first_25_bytes_hex"] == stamped[:25].hex()
     assert b.scan_produced(memoryview(stamped)).problem is None
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6), st.binary(max_size=60), st.integers(0, 8))
+def test_batches_are_counted_by_their_lengths(payloads, rest, most):
+    """As many as the heads tell, and no more than is asked for; what is none ends the count some time."""
+    good = b"".join(b.build_batch(payload, record_count=1) for payload in payloads)
+
+    assert min(len(payloads), most + 1) == b.count_batches(memoryview(good), most)
+    assert min(len(payloads), most + 1) <= b.count_batches(memoryview(good + rest), most) <= most + 1
+    assert b.count_batches(memoryview(good + b"\xff" * 48), 100) == len(payloads)
