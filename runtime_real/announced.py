@@ -24,6 +24,7 @@ LEVELS: Final = {
     "leading": logging.INFO,
     "leads no more": logging.INFO,
     "bucket erased": logging.INFO,
+    "rows restored": logging.INFO,
     "bucket recovered": logging.DEBUG,
 }
 """How loud each is; all others want somebody's attention."""

@@ -165,6 +165,17 @@ class CheckpointWanted:
 
 
 @attrs.frozen
+class CheckpointFailed:
+    """The disk does not take a checkpoint of *key*, because of *text*: the next start reads more.
+
+    Told once, until one is written again.
+    """
+
+    key: BucketKey
+    text: str
+
+
+@attrs.frozen
 class CheckpointDone:
     """The checkpoint asked for is written, or given up."""
 

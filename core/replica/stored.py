@@ -94,6 +94,7 @@ class StoredLog:
     checkpoint_wanted: bool = False
     checkpoint_asked: bool = False  # somebody waits for it
     checkpoint_told: bool = False  # that one is wanted
+    checkpoint_failing: bool = False  # that the last one could not be written is told
     bytes_since_checkpoint: int = 0
     given_up: list[Segment] = attrs.Factory(list)  # their files go once a checkpoint says so
     counts: BucketCounts = attrs.Factory(BucketCounts)
@@ -307,6 +308,7 @@ class StoredLog:
             if not self.durable.failed:
                 self._commit()
             elif self.config.durability is Durability.PAGE_CACHE:
+                self._tell_failed_checkpoint("cannot make the log durable")
                 self._give_up_checkpoint()
             elif self.role is not Role.TROUBLED:
                 # Nothing is cut: an earlier process may have acknowledged it. Recovery writes it anew.
@@ -325,6 +327,9 @@ class StoredLog:
             self._fall(f"cannot write the epoch history: {event.error.value}")
         elif self.role is Role.ACTIVATING:
             self._activate_on_disk()
+        elif event.error is not None:
+            self._tell_failed_checkpoint(f"cannot write it: {event.error.value}")
+        self.checkpoint_failing = self.checkpoint_failing and not written
         if not self.checkpoint_wanted or not written:
             self._tell_checkpoint()
         self._settle()
@@ -372,6 +377,11 @@ class StoredLog:
         """An older checkpoint stays good: recovery will look at more bytes."""
         self.durable.forget_plan()
         self._tell_checkpoint()
+
+    def _tell_failed_checkpoint(self, text: str) -> None:
+        if not self.checkpoint_failing:
+            self.checkpoint_failing = True
+            self._out.append(e.CheckpointFailed(self.key, text))
 
     def _tell_checkpoint(self) -> None:
         if self.checkpoint_asked:

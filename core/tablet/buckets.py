@@ -355,6 +355,9 @@ class Buckets:
             self.server.retry_later(CheckpointsWaiter(-1, -1, due_ms))
         self.checkpoints_wanted[news.key] = None
 
+    def _checkpoint_failed(self, news: e.CheckpointFailed) -> None:
+        self.announce("checkpoint failed", news.key, news.text)
+
     def checkpoints_are_due(self) -> None:
         """Ask for the checkpoints of this round."""
         wanted, self.checkpoints_wanted = self.checkpoints_wanted, {}
@@ -383,5 +386,6 @@ class Buckets:
         e.Recovered: _recovered,
         e.ListingWanted: _listing_wanted,
         e.CheckpointWanted: _checkpoint_wanted,
+        e.CheckpointFailed: _checkpoint_failed,
         e.CheckpointDone: _checkpoint_done,
     }

@@ -193,6 +193,27 @@ def test_a_directory_that_lost_its_write_permission(start_flussd, raw, tmp_path)
     assert b"after" + KIB in records
 
 
+def test_a_checkpoint_that_cannot_be_written(start_flussd, raw, tmp_path):
+    """1. The folder of a bucket takes no files. 2. An orderly stop leaves no checkpoint, and says so."""
+    server = start_flussd("--port", 0, "--data-dir", tmp_path, preexec_fn=obey_permissions)
+    coordinator, tablet = map(raw, addresses(server))
+    coordinator.create("t")
+    table_id = coordinator.table_id("t")
+    tablet.produce(table_id, KIB)
+    (folder,) = {path.parent for path in log_files(tmp_path)}
+    folder.chmod(0o555)
+    code, _, err = server.stop()
+    folder.chmod(0o755)
+    server = start_flussd("--port", 0, "--data-dir", tmp_path)
+    _, tablet = map(raw, addresses(server))
+    until(lambda: tablet.fetch(table_id)[0], 0)
+
+    assert code == 0
+    assert 1 == err.count("checkpoint failed cannot write it: permission denied")
+    assert KIB in tablet.fetch(table_id)[2]
+    server.stop()
+
+
 def test_a_table_whose_folder_cannot_be_made(start_flussd, raw, tmp_path):
     """1. No folder can be made for a new table's bucket. 2. It has no leader. 3. It gets one later."""
     server = start_flussd("--port", 0, "--data-dir", tmp_path, preexec_fn=obey_permissions)

@@ -411,3 +411,36 @@ def test_a_checkpoint_on_request_makes_the_next_start_scan_nothing(world):
     assert 0 == world.replica.bytes_since_checkpoint
     assert 1 == world.replica.log.end_offset
     assert world.replica.writers.expected(9) == 1
+
+
+def test_a_checkpoint_that_fails_is_told_until_one_is_written(world):
+    """Nobody is refused for it, but the next start has more to read: somebody should look at the disk."""
+    world.lead()
+
+    def told(error=None):
+        world.append(batch(0))
+        if error is not None:
+            world.disk.failures.append(("rename", error))
+        world.news.clear()
+        world.step(e.CheckpointAsked())
+        assert any(isinstance(n, e.CheckpointDone) for n in world.news)
+        return [n.text for n in world.news if isinstance(n, e.CheckpointFailed)]
+
+    assert ["cannot write it: no space left on the disk"] == told(DiskError.FULL)
+    assert [] == told(DiskError.FULL)
+    assert [] == told()
+    assert ["cannot write it: permission denied"] == told(DiskError.DENIED)
+
+
+def test_a_sync_that_fails_with_page_cache_is_told(memory_disk, make_files):
+    """It ends the checkpoints of this process, and nothing else."""
+    world = World(memory_disk, make_files, durability=Durability.PAGE_CACHE)
+    world.lead()
+    world.append(batch(0))
+    world.disk.failures.append(("sync", DiskError.IO))
+    world.step(e.CheckpointAsked())
+
+    assert [e.CheckpointFailed(world.replica.key, "cannot make the log durable")] == [
+        n for n in world.news if isinstance(n, e.CheckpointFailed)
+    ]
+    assert 1 == world.append(batch(0)).base_offset
