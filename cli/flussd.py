@@ -74,6 +74,12 @@ def cli(ctx: click.Context) -> None:
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
+    "--advertised-host",
+    metavar="NAME",
+    help="What clients are told to connect to, where that is not --host: for containers, and for 0.0.0.0, "
+    "for which it is else the machine's name.",
+)
+@click.option(
     "-D", "settings", multiple=True, metavar="KEY=VALUE", help="Set an option; see the list below."
 )
 @click.option(
@@ -100,6 +106,7 @@ def local(
     port: int,
     tablets: int | None,
     host: str,
+    advertised_host: str | None,
     settings: tuple[str, ...],
     metrics_port: int | None,
     log_format: str,
@@ -112,7 +119,8 @@ def local(
     """
     from flussd.cli import serve
 
-    wanted = serve.Wanted(data_dir, port, tablets, host, settings, metrics_port, log_format, log_level)
+    logging = (log_format, log_level)
+    wanted = serve.Wanted(data_dir, port, tablets, host, settings, advertised_host, metrics_port, *logging)
     raise SystemExit(serve.local(wanted))
 
 

@@ -55,6 +55,7 @@ class Wanted:
     tablets: int | None
     host: str
     settings: tuple[str, ...]
+    advertised_host: str | None = None
     metrics_port: int | None = None
     log_format: str = "text"
     log_level: str = "warning"
@@ -67,6 +68,7 @@ def local(wanted: Wanted) -> int:
     with contextlib.ExitStack() as stack:
         try:
             options = parse_options(wanted.settings)
+            host = advertised(wanted.host, wanted.advertised_host)
             path = wanted.data_dir or stack.enter_context(datadir.temporary_data_directory())
             metrics = _bind_metrics(wanted, stack)
             data = datadir.open_data_directory(path, wanted.tablets)
@@ -74,7 +76,7 @@ def local(wanted: Wanted) -> int:
             listening = bind_all(wanted.host, wanted.port, 1 + data.tablet_count)
         except ConfigError as error:
             return _fail(str(error))
-        cluster = LocalCluster(data, wanted.host, listening, options)
+        cluster = LocalCluster(data, host, listening, options)
         stack.callback(cluster.close)
         cluster.share_descriptors(descriptor_count)
         cluster.on_ready = lambda: _banner(cluster, wanted.data_dir, metrics)
@@ -139,7 +141,7 @@ async def _until_signalled(
             if metrics is not None:
                 from flussd.runtime_real.metrics.endpoint import Endpoint  # brings prometheus_client
 
-                endpoint = Endpoint(cluster, slow, advertised(cluster.host))
+                endpoint = Endpoint(cluster, slow, cluster.host)
                 nursery.start_soon(endpoint.run, metrics)
             await cluster.run()
             nursery.cancel_scope.cancel()
@@ -164,7 +166,7 @@ def _banner(cluster: LocalCluster, data_dir: Path | None, metrics: socket.socket
         "Ctrl-C stops it in order",
     ]
     if metrics is not None:
-        where = f"{advertised(cluster.host)}:{metrics.getsockname()[1]}"
+        where = f"{cluster.host}:{metrics.getsockname()[1]}"
         lines.insert(-1, f"metrics at http://{where}/metrics, health at /health/live and /health/ready")
     try:
         print("\n".join(lines), flush=True)

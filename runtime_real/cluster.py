@@ -32,7 +32,6 @@ from flussd.runtime_real.config import Options
 from flussd.runtime_real.datadir import DataDirectory
 from flussd.runtime_real.descriptors import shares
 from flussd.runtime_real.hub import Hub
-from flussd.runtime_real.listening import advertised
 from flussd.runtime_real.logs import tell
 from flussd.runtime_real.network import Addresses
 from flussd.runtime_real.node import Node, registry_node, server_node
@@ -61,7 +60,10 @@ class NodeFailed(Exception):  # noqa: N818 - a fact, as events are
 
 @attrs.define(eq=False)
 class LocalCluster:
-    """One cluster; *listening* holds the coordinator's socket, then one for each tablet server."""
+    """One cluster; *listening* holds the coordinator's socket, then one for each tablet server.
+
+    *host* is where clients are told to find all of them.
+    """
 
     data: DataDirectory
     host: str
@@ -101,12 +103,12 @@ class LocalCluster:
     @property
     def bootstrap_servers(self) -> str:
         """Where clients begin: `host:port` of the coordinator."""
-        return f"{advertised(self.host)}:{self._port(0)}"
+        return f"{self.host}:{self._port(0)}"
 
     @property
     def tablet_addresses(self) -> tuple[str, ...]:
         """Return `host:port` of each tablet server."""
-        return tuple(f"{advertised(self.host)}:{self._port(1 + n)}" for n in range(self.data.tablet_count))
+        return tuple(f"{self.host}:{self._port(1 + n)}" for n in range(self.data.tablet_count))
 
     @property
     def registry(self) -> Node:
@@ -173,7 +175,7 @@ class LocalCluster:
 
     def _add_coordinator(self) -> None:
         config = CoordinatorConfig(
-            host=advertised(self.host),
+            host=self.host,
             port=self._port(0),
             tablets_expected=self.data.tablet_count,
             defaults=ClusterDefaults(
@@ -194,7 +196,7 @@ class LocalCluster:
         address = f"memory:{server_id}"
         config = TabletConfig(
             server_id=server_id,
-            host=advertised(self.host),
+            host=self.host,
             port=self._port(1 + server_id),
             internal_address=address,
             durability=Durability(self.options.durability),

@@ -6,6 +6,7 @@ Must leave nothing bound when one of them fails.
 from __future__ import annotations
 
 import errno
+import re
 import socket
 from typing import Final
 
@@ -17,6 +18,9 @@ BACKLOG: Final = 1024
 PORT_MAX: Final = 65535
 
 WILDCARDS: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - names them, binds nothing
+
+NAME: Final = re.compile(r"[\w.-]+|[\da-fA-F]*:[\da-fA-F]*:[\da-fA-F:.]*(%\w+)?")
+"""A host's name or IPv4 address, or an IPv6 address; a port behind a name is neither."""
 
 
 def bind_all(host: str, port: int, count: int) -> list[socket.socket]:
@@ -45,9 +49,13 @@ def bind_metrics(host: str, port: int) -> socket.socket:
         raise ConfigError(f"--metrics-port {port}: cannot listen on {host}: {error.strerror}") from None
 
 
-def advertised(host: str) -> str:
-    """Return the name that clients are told: a wildcard is no address to connect to."""
-    return socket.gethostname() if host in WILDCARDS else host
+def advertised(host: str, told: str | None) -> str:
+    """Return the name that clients are told: *told*, or *host*; a wildcard is no address to connect to."""
+    if told is None:
+        return socket.gethostname() if host in WILDCARDS else host
+    if told in WILDCARDS or not NAME.fullmatch(told):
+        raise ConfigError(f"--advertised-host: expected a name or an address, without a port, got {told!r}")
+    return told
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from flussd.core.wire import messages
+from flussd.core.wire.apis import ApiKey
+
 DATA_FILES = {"flussd.json", "flussd.lock", "registry", "coordinator", "tablet-0"}
 
 
@@ -84,6 +87,11 @@ def test_help_teaches(run_flussd, arguments):
         (("local", "-D", "log.durability=none"), ("expected page_cache or group_fsync", "'none'")),
         (("local", "-D", "default.bucket.number=0"), ("expected a whole number from 1", "'0'")),
         (("local", "--host", "no.such.host.invalid"), ("--host no.such.host.invalid",)),
+        (
+            ("local", "--advertised-host", "here:9123"),
+            ("--advertised-host", "without a port", "'here:9123'"),
+        ),
+        (("local", "--advertised-host", "0.0.0.0"), ("--advertised-host", "'0.0.0.0'")),
         (("local", "--port", "65535", "--tablets", "3"), ("--port 65535", "65535")),
     ],
 )
@@ -272,3 +280,18 @@ def test_the_server_loads_nothing_heavy(child_env, run_flussd):
     )
 
     assert "[]\n" == ran.stdout
+
+
+def test_clients_are_told_another_name(start_flussd, raw):
+    """In a container the address to listen on is not the one by which clients come."""
+    server = start_flussd("--port", 0, "--advertised-host", "somewhere.example")
+    coordinator, port = server.bootstrap_servers.split(":")
+    answer = raw(f"127.0.0.1:{port}").ask(ApiKey.GET_METADATA, messages.MetadataRequest())
+    servers = [answer.coordinator_server, *answer.tablet_servers]
+
+    assert "somewhere.example" == coordinator
+    assert [f"somewhere.example:{one.port}" for one in servers] == [
+        f"{one.host}:{one.port}" for one in servers
+    ]
+    assert [int(port)] == [servers[0].port]
+    assert server.lines[0].rstrip().endswith(f"tablets=somewhere.example:{servers[1].port}")

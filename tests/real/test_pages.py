@@ -148,6 +148,7 @@ def _mistakes(start_flussd, tmp_path):
     yield "--port", 0, "--data-dir", "/sys/flussd-data"
     yield "--port", running.bootstrap_servers.split(":")[1]
     yield "--host", "no.such.host.invalid"
+    yield "--advertised-host", "here:9123"
     yield "-D", "log.durabilty=group_fsync"
     yield "-D", "log.durability=none"
     running.stop()
