@@ -91,6 +91,7 @@ def test_stages_of_a_produce_request(tmp_path, child_env):
         "two steps of the machine",
     ]
     stages += ["write", "reply", "driver", "system calls"]
+    stages += ["after 1 MiB of others", "after 8 MiB of others", "after 64 MiB of others"]
     assert stages == [line[:26].strip() for line in printed.splitlines()]
 
 
