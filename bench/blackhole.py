@@ -4,8 +4,8 @@
 
 What the official client reaches here is the ceiling for any server. Of a table it keeps its description,
 the largest batch, and how many records each bucket was sent; reads get that batch again and again with
-rising offsets, up to that count, and projections by flussd's own code. Nothing is verified, so it must
-serve nothing but benches. A thread a connection: blocking calls are the cheapest there are.
+rising offsets, up to that count, and projections by flussd's own code; a read that found nothing is
+answered by the next write. Nothing is verified, so it must serve nothing but benches. A thread a connection: blocking calls are the cheapest there are.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from flussd.core.records.project import Projection, Projections, layout_of
 from flussd.core.wire import hot, messages
 from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.errors import ErrorCode
+from flussd.runtime_real.sockets import TCP_QUICKACK
 
 HOST = "127.0.0.1"
 BUFFER_BYTES = 4 << 20
@@ -115,12 +116,49 @@ class Copies:
 
 
 @attrs.define(eq=False)
+class ParkedRead:
+    """A read that found nothing, and what it gets if that stays so for `PARK_SECONDS`."""
+
+    connection: Connection
+    request_id: int
+    body: bytes
+    answer: list[bytes | memoryview]
+    tables: frozenset[int]
+
+
+@attrs.define(eq=False)
 class Blackhole:
     """The tables, and the answers of all but the two hot APIs."""
 
     port: int
     tables: dict[tuple[str, str], Table] = attrs.Factory(dict)
     by_id: dict[int, Table] = attrs.Factory(dict)
+    parked: list[ParkedRead] = attrs.Factory(list)
+    parking: threading.Lock = attrs.Factory(threading.Lock)  # held from looking for records to parking
+
+    def park(self, read: ParkedRead) -> None:
+        """Let *read* wait; the caller holds `parking`."""
+        self.parked.append(read)
+        timer = threading.Timer(PARK_SECONDS, self.expire, [read])
+        timer.daemon = True
+        timer.start()
+
+    def wake(self, table_id: int) -> None:
+        """Look again for all who wait for this table."""
+        with self.parking:
+            woken = [read for read in self.parked if table_id in read.tables]
+            for read in woken:
+                self.parked.remove(read)
+        for read in woken:
+            read.connection.fetch(read.request_id, read.body)
+
+    def expire(self, read: ParkedRead) -> None:
+        """Answer *read*, unless a write did."""
+        with self.parking:
+            if read not in self.parked:
+                return
+            self.parked.remove(read)
+        read.connection.send_later(read.answer)
 
     def answer(self, key: int, body: memoryview) -> Any:
         """Return the response message, None if there is no such table."""
@@ -209,10 +247,11 @@ ANSWERS: dict[int, Callable[[Blackhole, Any], Any]] = {
 
 @attrs.define(eq=False)
 class Connection:
-    """One client: its thread reads and answers in order; a read that must wait is answered by a timer."""
+    """One client: its thread reads and answers in order, and wakes who waits for what it got."""
 
     blackhole: Blackhole
     peer: socket.socket
+    written_id: int = -1  # the table of its latest write
     copies: dict[tuple[int, int, tuple[int, ...]], Copies] = attrs.Factory(dict)
     lock: threading.Lock = attrs.Factory(threading.Lock)
 
@@ -243,6 +282,8 @@ class Connection:
                 at = end
             if answers:
                 self.send(answers)
+                if self.blackhole.parked and key == PRODUCE_LOG:
+                    self.blackhole.wake(self.written_id)
             if at < have:
                 view[: have - at] = view[at:have]
             have -= at
@@ -262,7 +303,7 @@ class Connection:
         while at < end:
             tag, (number, at) = data[at], varint(data, at + 1)
             if tag == 0x10:
-                table = self.blackhole.by_id[number]
+                table, self.written_id = self.blackhole.by_id[number], number
             elif tag == 0x22 and table is not None:
                 bucket, stop = 0, at + number
                 while at < stop:
@@ -275,10 +316,25 @@ class Connection:
                 answers += bytes((0x0A, 4, 0x10, bucket, 0x28, 0))
         return answers
 
-    def fetch(self, request_id: int, body: memoryview) -> None:
-        """Send what there is, or nothing later."""
+    def fetch(self, request_id: int, body: memoryview | bytes) -> None:
+        """Send what there is; if that is nothing, wait for a write."""
+        with self.blackhole.parking:
+            asked = messages.FetchLogRequest.FromString(body)
+            found, answer = self.look(request_id, asked)
+            if not found:
+                tables = frozenset(one.table_id for one in asked.tables_req)
+                self.blackhole.park(ParkedRead(self, request_id, bytes(body), answer, tables))
+        if found:
+            self.send_later(answer)
+        else:  # the client holds its next request back until this one is acknowledged
+            self.peer.setsockopt(socket.IPPROTO_TCP, TCP_QUICKACK, 1)
+
+    def look(
+        self, request_id: int, request: messages.FetchLogRequest
+    ) -> tuple[bool, list[bytes | memoryview]]:
+        """Return whether there are records, and the answer with them."""
         found, tables = False, []
-        for asked in messages.FetchLogRequest.FromString(body).tables_req:
+        for asked in request.tables_req:
             columns = tuple(asked.projected_fields) if asked.projection_pushdown_enabled else ()
             table = self.blackhole.by_id[asked.table_id]
             buckets = []
@@ -292,13 +348,7 @@ class Connection:
                 )
             tables.append(hot.FetchTableResult(asked.table_id, tuple(buckets)))
         parts = hot.fetch_response_parts(tables)
-        answer = [response_head(request_id, sum(map(len, parts))), *parts]
-        if found:
-            self.send(answer)
-        else:
-            timer = threading.Timer(PARK_SECONDS, self.send_later, [answer])
-            timer.daemon = True
-            timer.start()
+        return found, [response_head(request_id, sum(map(len, parts))), *parts]
 
     def copies_of(self, table: Table, bucket: int, columns: tuple[int, ...]) -> Copies:
         key = (table.table_id, bucket, columns)
@@ -317,6 +367,7 @@ class Connection:
                 self.peer.sendall(b"".join(parts)[-left:])
 
     def send_later(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Send on the thread of another connection, or of a timer."""
         try:
             self.send(parts)
         except OSError:

@@ -31,8 +31,6 @@ WARM_GIB = 1.0
 """Twice the largest table; more than that is not on disk at a time."""
 QUICK_SCALE = 0.1
 CLIENT_SECONDS_MAX = 300
-NOT_HERE = {"blackhole": "one row to a reader"}
-"""The blackhole wakes no reader."""
 
 
 def run_client(peer: Peer, options: argparse.Namespace) -> list[Result]:
@@ -40,8 +38,6 @@ def run_client(peer: Peer, options: argparse.Namespace) -> list[Result]:
     command = [sys.executable, str(BENCH / "workloads.py"), peer.servers]
     command += ["--server-pid", str(peer.pid), "--scale", str(options.scale), "--only", options.only]
     command += ["--warm-gib", str(options.warm_gib)]
-    if peer.name in NOT_HERE:
-        command += ["--skip", NOT_HERE[peer.name]]
     for attempt in range(1 if peer.name == "flussd" else 2):  # a peer may fail once, and loses the turn
         ran = subprocess.run(
             command, capture_output=True, text=True, timeout=CLIENT_SECONDS_MAX, check=False
