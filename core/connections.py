@@ -36,7 +36,10 @@ class ConnectionClosed:
 
 @attrs.frozen
 class RequestReceived:
-    """A request without payload came in whole; *message* is of the API's request class."""
+    """A request without payload came in whole; *message* is of the API's request class.
+
+    *client* is what its client calls itself, if it said so in API_VERSIONS.
+    """
 
     connection: int
     request_id: int
@@ -45,6 +48,7 @@ class RequestReceived:
     message: Any
     wall_ms: int
     internal: bool = False
+    client: str = ""
 
 
 @hot_message
@@ -83,6 +87,13 @@ class Reply:
     connection: int
     request_id: int
     message: Any
+
+
+@attrs.frozen
+class Greeting(Reply):
+    """Answer API_VERSIONS, and remember what the client calls itself."""
+
+    client: str = ""
 
 
 @attrs.frozen

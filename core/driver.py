@@ -146,7 +146,8 @@ class Driver:
             counts.request_bytes += len(frame)
             if counts.timed_at != self.now_ms >> TIMED_SHIFT:
                 meter.time(budget, frame, counts, self.now_ms)
-        parsed = self.edge.parse(connection, frame, self.ports.clock.wall_ms(), internal=budget.internal)
+        wall_ms = self.ports.clock.wall_ms()
+        parsed = self.edge.parse(connection, frame, wall_ms, internal=budget.internal, client=budget.client)
         if budget.accepted(parsed.request_id, len(frame)):
             self._network.pause(connection)
         if isinstance(parsed, ANSWERED_AT_THE_EDGE):
@@ -229,6 +230,10 @@ class Driver:
         frame = response_frame(effect.request_id, effect.message.SerializeToString())
         self._network.send(effect.connection, (frame,))
         self._answered(effect.connection, effect.request_id, len(frame))
+
+    def _greet(self, effect: c.Greeting) -> None:
+        self._budgets[effect.connection].client = effect.client
+        self._reply(effect)
 
     def _reply_error(self, effect: c.ReplyError) -> None:
         frame = error_frame(effect.request_id, effect.code, effect.text)
@@ -314,6 +319,7 @@ PERFORM: dict[type, Callable[[Driver, Any], None]] = {
     Stopped: Driver._announce,
     Fatal: Driver._announce,
     c.Reply: Driver._reply,
+    c.Greeting: Driver._greet,
     c.ReplyError: Driver._reply_error,
     c.ReplyProduce: Driver._reply_produce,
     c.SendSpans: Driver._send_spans,

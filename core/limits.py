@@ -57,6 +57,9 @@ FETCH_BUCKET_BYTES_MAX: Final = 16 * 1024 * 1024
 PLAIN_REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
 """Request without log data. Parsed, 4 MiB may be 250 MiB; a fetch of 16,384 buckets has 400 KiB."""
 
+INTRODUCTION_BYTES_MAX: Final = 256 * 1024
+"""Tables that pyfluss is told of with the servers, some hundreds: it forgets all others."""
+
 REQUEST_ITEMS_MAX: Final = 16_384
 """Buckets, tables, batches and all else that one request may list: each takes up to 25 us, and others wait.
 

@@ -130,7 +130,7 @@ class Requests:
                 message = QUESTIONS[event.api_key](state, event.message, self.owner.wall_now_ms)
                 self._reply(event, message)
                 return True
-            answer = answers.answer(state.catalog, event.api_key, event.message)
+            answer = answers.answer(state.catalog, event.api_key, event.message, event.client)
         except Refused as refused:
             self._refuse(event, refused.code, refused.text)
             return True

@@ -1,4 +1,4 @@
-"""How much of one connection's work may wait unanswered: back-pressure by not reading a socket.
+"""What one connection may have waiting unanswered, and its name: back-pressure by not reading a socket.
 
 Connections between servers are always read: parked acks=-1 writes would block the very fetch that
 frees them. The caller owes it one `done` for each `accepted` that gets its reply.
@@ -18,6 +18,7 @@ class Budget:
     """Accepted, unanswered requests and bytes of one connection."""
 
     internal: bool
+    client: str = ""  # what it calls itself
     request_count: int = 0
     request_bytes: int = 0
     paused: bool = False

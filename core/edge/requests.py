@@ -12,7 +12,14 @@ from typing import Any, Final
 import attrs
 from google.protobuf.message import DecodeError, Message
 
-from flussd.core.connections import ProducedBucket, ProduceReceived, Reply, ReplyError, RequestReceived
+from flussd.core.connections import (
+    Greeting,
+    ProducedBucket,
+    ProduceReceived,
+    Reply,
+    ReplyError,
+    RequestReceived,
+)
 from flussd.core.edge.frames import request_head
 from flussd.core.limits import PLAIN_REQUEST_BYTES_MAX, PUT_REQUEST_BYTES_MAX, REQUEST_ITEMS_MAX
 from flussd.core.records.batch import HEAD_BYTES, count_batches, scan_produced
@@ -21,6 +28,9 @@ from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.errors import ErrorCode
 
 PRIVATE_KEYS_FROM: Final = 30000
+
+CLIENT_NAME_MAX: Final = 64
+"""Letters of a client's name that are kept."""
 
 SCALARS: Final = (int, float, str, bytes)
 """Values of fields that are neither messages nor lists."""
@@ -36,7 +46,9 @@ class Edge:
     served: frozenset[ApiKey]
     private_served: frozenset[int] = frozenset()
 
-    def parse(self, connection: int, frame: memoryview, wall_ms: int, *, internal: bool) -> Parsed:
+    def parse(
+        self, connection: int, frame: memoryview, wall_ms: int, *, internal: bool, client: str = ""
+    ) -> Parsed:
         """Turn a whole request frame into an event for the machine, or into its answer."""
         api_key, api_version, request_id, body = request_head(frame)
         if api_key >= PRIVATE_KEYS_FROM:
@@ -53,20 +65,24 @@ class Edge:
             )
         if api_key == ApiKey.PRODUCE_LOG:
             return _produce(connection, request_id, body, wall_ms)
-        parsed = _plain(connection, request_id, api_key, api_version, body, wall_ms, internal=internal)
+        parsed = _plain(
+            connection, request_id, api_key, api_version, body, wall_ms, internal=internal, client=client
+        )
         if isinstance(parsed, RequestReceived):  # what needs no machine is answered here
             if api_key == ApiKey.API_VERSIONS:
-                return self._api_versions(connection, request_id)
+                return self._api_versions(connection, request_id, parsed.message)
             if api_key == ApiKey.AUTHENTICATE:
                 return _authenticate(connection, request_id, parsed.message.protocol)
         return parsed
 
-    def _api_versions(self, connection: int, request_id: int) -> Reply:
+    def _api_versions(
+        self, connection: int, request_id: int, asked: messages.ApiVersionsRequest
+    ) -> Greeting:
         answer = messages.ApiVersionsResponse(server_type=self.server_type)
         for key in sorted(self.served):
             api = apis.APIS[key]
             answer.api_versions.add(api_key=key, min_version=api.min_version, max_version=api.max_version)
-        return Reply(connection, request_id, answer)
+        return Greeting(connection, request_id, answer, asked.client_software_name[:CLIENT_NAME_MAX])
 
 
 def _authenticate(connection: int, request_id: int, protocol: str) -> Reply | ReplyError:
@@ -149,6 +165,7 @@ def _plain(
     wall_ms: int,
     *,
     internal: bool,
+    client: str,
 ) -> Parsed:
     make: Callable[[], Message]
     make = (
@@ -178,4 +195,4 @@ def _plain(
     # An item has at least one byte, so most requests need no look.
     if len(body) > REQUEST_ITEMS_MAX and not internal and _lists_too_much(message):
         return _too_large(connection, request_id, f"expected at most {REQUEST_ITEMS_MAX} items")
-    return RequestReceived(connection, request_id, api_key, api_version, message, wall_ms, internal)
+    return RequestReceived(connection, request_id, api_key, api_version, message, wall_ms, internal, client)

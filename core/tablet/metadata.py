@@ -148,7 +148,7 @@ class Metadata:
                 self._refuse(event, ErrorCode.LEADER_NOT_AVAILABLE_EXCEPTION, text)
             return final
         try:
-            answer = answers.answer(self.catalog, event.api_key, event.message)
+            answer = answers.answer(self.catalog, event.api_key, event.message, event.client)
         except Refused as refused:
             self._refuse(event, refused.code, refused.text)
             return True

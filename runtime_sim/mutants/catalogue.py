@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import attrs
 
 from flussd.core.ahead import ReadAhead
+from flussd.core.catalog import answers
 from flussd.core.catalog.catalog import Catalog
 from flussd.core.coordinator import activation, producer_offsets
 from flussd.core.files import RemoveFile
@@ -157,6 +158,14 @@ def _any_place(original: Any) -> Any:
 
 def _unstamped(original: Any) -> Any:
     return lambda self, place, views: original(self, place, (bytes(8), b"".join(views)[8:]))
+
+
+def _without_the_last(original: Any) -> Any:
+    def introduce(catalog: Any, response: Any) -> None:
+        original(catalog, response)
+        del response.table_metadata[-1:]
+
+    return introduce
 
 
 MUTANTS: Final = {
@@ -319,6 +328,13 @@ MUTANTS: Final = {
         "writes",
         _unstamped,
         (Oracle.CONTIGUOUS, Oracle.ANSWERS_MAKE_SENSE),
+    ),
+    "introduces_all_but_one": Mutant(
+        "a client that forgets its tables is told of all but one of them",
+        answers,
+        "_introduce_tables",
+        _without_the_last,
+        (Oracle.CATALOG_IS_TRUE,),
     ),
     **KEYED_MUTANTS,
     "set_order": Mutant("a list has the order of a set", Catalog, "table_names", _unsorted, ()),

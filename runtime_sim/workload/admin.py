@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import attrs
 
+from flussd.core.catalog.answers import FORGETFUL_CLIENT
 from flussd.core.records.batch import build_batch
 from flussd.core.wire import messages
 from flussd.core.wire.apis import ApiKey
@@ -87,9 +88,8 @@ class Admin:
     def _act(self) -> None:
         if self.client.is_stopping:
             return
-        action = self.client.draws.choice(
-            (self._create_one, self._create_one, self._drop_one, self._exists, self._list, self._info)
-        )
+        questions = (self._exists, self._list, self._info, self._nodes)
+        action = self.client.draws.choice((self._create_one, self._create_one, self._drop_one, *questions))
         self.is_busy = True
         action()
 
@@ -197,6 +197,31 @@ class Admin:
 
     def _list(self) -> None:
         self.list_tables(lambda _: self._next())
+
+    def _nodes(self) -> None:
+        """Ask for the servers as pyfluss does, which is told of the tables with them."""
+
+        def named(answer: Answer) -> None:
+            if answer.message is None:
+                self._next()
+            else:
+                request = messages.MetadataRequest()
+                self.client.ask(COORDINATOR_ADDRESS, ApiKey.GET_METADATA, request, told)
+
+        def told(answer: Answer) -> None:
+            found = [] if answer.message is None else answer.message.table_metadata
+            ours = [table for table in found if table.table_path.database_name == DATABASE]
+            for table in ours:
+                self.truth.has_id(table.table_path.table_name, table.table_id)
+            if ours:  # else the connection may have broken in between, and nobody knows who we are
+                self.truth.listed([table.table_path.table_name for table in ours])
+                self.client.world.count("tables introduced")
+            self._next()
+
+        hello = messages.ApiVersionsRequest(
+            client_software_name=FORGETFUL_CLIENT, client_software_version="1.0.0"
+        )
+        self.client.ask(COORDINATOR_ADDRESS, ApiKey.API_VERSIONS, hello, named)
 
     def list_tables(self, done: Callable[[list[str] | None], None]) -> None:
         """Ask for all tables; *done* gets None when that did not work."""

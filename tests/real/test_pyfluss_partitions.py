@@ -1,5 +1,6 @@
 """The official client drives partitioned tables: made, written, read, dropped, and made by themselves."""
 
+import asyncio
 import datetime as dt
 
 import fluss
@@ -150,6 +151,37 @@ async def test_partitions_survive_a_kill(connect, start_flussd, append_rows, tmp
         assert {0: 0} == end
         files = [path.parent.parent.name for path in (tmp_path / "data").rglob("*.log")]
         assert not [name for name in files if name.endswith(f"-p{before['2']}")]
+
+
+@pytest.mark.parametrize("outage", ["kill", "nodes"])
+async def test_clients_that_forgot_their_tables(connect, start_flussd, append_rows, tmp_path, port, outage):
+    """A writer and a reader of partitions go on after an outage, and after somebody asked for the nodes.
+
+    pyfluss 1.0.0 forgets every table then: with the Java server, too, its writers raise that there is no such
+    table, or panic at the partitions of a table that they do not know, and never write again.
+    """
+    arguments = ("--port", port, "--data-dir", tmp_path)
+    server = start_flussd(*arguments)
+    async with connect(server.bootstrap_servers, "db") as client:
+        table = await create(client)
+        for day in ("1", "2"):
+            await client.admin.create_partition(client.path("t"), {"day": day})
+        scanner = await table.new_scan().create_log_scanner()
+        scanner.subscribe_partition_buckets({(n, 0): 0 for n in (await listed(client)).values()})
+        writer = table.new_append().create_writer()
+        for n in range(40):
+            if n % 10 == 5 and outage == "kill":
+                server.kill()
+                server = await asyncio.to_thread(start_flussd, *arguments)
+            elif n % 10 == 5:
+                await client.admin.get_server_nodes()
+                await client.admin.create_partition(client.path("t"), {"day": f"1{n}"})
+                writer.append({"id": 100 + n, "day": f"1{n}", "zone": "eu"})
+            writer.append({"id": n, "day": "12"[n % 2], "zone": "eu"})
+            await asyncio.wait_for(writer.flush(), 20)
+        rows = [record.row["id"] for record in await client.records(scanner, 40)]
+
+        assert list(range(40)) == sorted(rows)
 
 
 async def test_a_dropped_partition_cannot_be_read(connect, append_rows):

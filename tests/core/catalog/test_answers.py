@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from flussd.core.catalog import answers
 from flussd.core.catalog.answers import ANSWERED, answer
 from flussd.core.catalog.catalog import Catalog
 from flussd.core.catalog.records import (
@@ -118,6 +119,35 @@ def test_empty_metadata_is_the_nodes(catalog):
     assert ("c", 9123) == (found.message.coordinator_server.host, found.message.coordinator_server.port)
     assert [(1, "t1"), (3, "t3")] == [(one.node_id, one.host) for one in found.message.tablet_servers]
     assert (0, False) == (len(found.message.table_metadata), found.leaderless)
+
+
+def test_tables_are_introduced(catalog, monkeypatch):
+    """With the nodes, pyfluss alone is told of tables: partitioned ones first, as far as there is room."""
+
+    def told(client, **asked):
+        found = answer(catalog, ApiKey.GET_METADATA, messages.MetadataRequest(**asked), client)
+        assert not found.leaderless
+        return [one.table_path.table_name for one in found.message.table_metadata]
+
+    catalog.drop_bucket((7, -1, 1))
+    assert ["p", "t"] == told("fluss-rust")
+    assert [] == told("fluss") == told("")
+    assert ["p"] == told("fluss-rust", table_path=[path("p")])
+    monkeypatch.setattr(answers, "INTRODUCTION_BYTES_MAX", 150)
+    assert ["p"] == told("fluss-rust")
+    monkeypatch.setattr(answers, "INTRODUCTION_BYTES_MAX", 10)
+    assert [] == told("fluss-rust")
+
+
+def test_a_partition_without_a_name_is_the_table(catalog):
+    """Behind a failed write, pyfluss asks for a table twice, once as a partition: it is told once."""
+    nameless = messages.PbPhysicalTablePath(database_name="db", table_name="t")
+    for asked in ({"table_path": [path()]}, {}):
+        request = messages.MetadataRequest(partitions_path=[nameless], **asked)
+        found = answer(catalog, ApiKey.GET_METADATA, request).message
+
+        assert ([7], 0) == ([one.table_id for one in found.table_metadata], len(found.partition_metadata))
+        assert 2 == len(found.table_metadata[0].bucket_metadata)
 
 
 def test_metadata_of_a_table(catalog):
