@@ -8,7 +8,7 @@ SEEDS ?=
 JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest -q
 
-.PHONY: help run test check lint format types test-fast test-all sim sim-smoke fuzz bench bench-start clean
+.PHONY: help run test check lint format types test-fast test-all sim sim-smoke fuzz soak bench bench-start clean
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # the tests use both cores themselves
 
@@ -53,6 +53,9 @@ sim-smoke: $(VENV)/.stamp
 
 fuzz: $(VENV)/.stamp  ## fuzz all targets, 100 000 inputs and more: make fuzz ARGS="--seed 7 --inputs 1000000"
 	$(BIN)/python fuzz/campaign.py $(ARGS)
+
+soak: $(VENV)/.stamp  ## kill, stop and freeze a real server under pyfluss: make soak ARGS="--minutes 30 --seed 7"
+	$(BIN)/python fuzz/soak.py $(ARGS)
 
 bench: $(VENV)/.stamp  ## measure (4 minutes); make bench PEER=java also measures the Java server
 	$(BIN)/python bench/produce_path.py

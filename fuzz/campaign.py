@@ -27,6 +27,7 @@ from trials import Failure, Target, attempt, keep, kept, line, shrunk
 HERE: Final = Path(__file__).parent
 NO_TARGETS: Final = frozenset(
     {"trials", "campaign", "answers", "packed", "protobuf", "server", "simulated", "traffic"}
+    | {"soak", "soak_clients"}  # by itself, for as long as it is told to
 )
 INPUTS: Final = 100_000
 """Of a run that is not told how many: `Target.share` counts by this."""
