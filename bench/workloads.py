@@ -1,6 +1,6 @@
 """What the official client does to a server in a bench: one process of it, one JSON line a workload.
 
-    python bench/workloads.py HOST:PORT [--only PREFIX] [--skip PREFIX] [--scale F] [--warm-gib F] [--server-pid PID]
+    python bench/workloads.py HOST:PORT [--only PREFIX] [--scale F] [--warm-gib F] [--server-pid PID]
 
 Every table is new, and what was written is checked by its offsets, what was read by its count. Before a
 rate is measured the same is done once unmeasured, so that a JVM has compiled its code, and then the page cache is
@@ -344,7 +344,7 @@ async def run(options: argparse.Namespace) -> None:
     """Run what is wanted, and drop it."""
 
     def wanted(name: str) -> bool:
-        return name.startswith(options.only) and not (options.skip and name.startswith(options.skip))
+        return name.startswith(options.only)
 
     async with connected(options.servers) as connection:
         bench = Bench(
@@ -364,7 +364,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("servers")
     parser.add_argument("--only", default="", help="workloads whose names begin so")
-    parser.add_argument("--skip", default="", help="none of those whose names begin so")
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of rows")
     parser.add_argument("--warm-gib", type=float, default=0.0, help="of page cache, before each append")
     parser.add_argument("--server-pid", type=int, help="whose CPU, with its children's, is the server's")
