@@ -45,8 +45,8 @@ HIDDEN: Final = "******"
 FORGETFUL_CLIENT: Final = "fluss-rust"
 """What pyfluss calls itself; see `_introduce_tables`."""
 
-BUCKET_ENTRY_BYTES: Final = 24
-"""About what a bucket takes in an answer."""
+BUCKET_ENTRY_BYTES: Final = 100
+"""What a bucket counts among the tables that are introduced: it takes a fourth of that, and time."""
 
 
 class Health(enum.IntEnum):
@@ -218,10 +218,12 @@ def _introduce_tables(catalog: Catalog, response: messages.MetadataResponse) -> 
         for table in catalog.tables.values():
             if table.is_partitioned is not partitioned:
                 continue
-            left_bytes -= len(table.json) + BUCKET_ENTRY_BYTES * (1 if partitioned else table.bucket_count)
-            if left_bytes < 0:
+            size_bytes = len(table.json) + BUCKET_ENTRY_BYTES * (1 if partitioned else table.bucket_count)
+            if size_bytes <= left_bytes:
+                left_bytes -= size_bytes
+                _put_table(catalog, response, table)
+            if left_bytes < INTRODUCTION_BYTES_MAX // 64:  # full, as good as
                 return
-            _put_table(catalog, response, table)
 
 
 def _put_node(into: messages.PbServerNode, node: NodeRecord) -> None:

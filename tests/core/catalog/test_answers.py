@@ -133,7 +133,7 @@ def test_tables_are_introduced(catalog, monkeypatch):
     assert ["p", "t"] == told("fluss-rust")
     assert [] == told("fluss") == told("")
     assert ["p"] == told("fluss-rust", table_path=[path("p")])
-    monkeypatch.setattr(answers, "INTRODUCTION_BYTES_MAX", 150)
+    monkeypatch.setattr(answers, "INTRODUCTION_BYTES_MAX", 300)
     assert ["p"] == told("fluss-rust")
     monkeypatch.setattr(answers, "INTRODUCTION_BYTES_MAX", 10)
     assert [] == told("fluss-rust")
