@@ -157,8 +157,8 @@ async def test_partitions_survive_a_kill(connect, start_flussd, append_rows, tmp
 async def test_clients_that_forgot_their_tables(connect, start_flussd, append_rows, tmp_path, port, outage):
     """A writer and a reader of partitions go on after an outage, and after somebody asked for the nodes.
 
-    pyfluss 1.0.0 forgets every table then: with the Java server, too, its writers raise that there is no such
-    table, or panic at the partitions of a table that they do not know, and never write again.
+    pyfluss 1.0.0 forgets every table then: with the Java server, too, its writers raise that there is no
+    such table, or panic at the partitions of a table that they do not know, and never write again.
     """
     arguments = ("--port", port, "--data-dir", tmp_path)
     server = start_flussd(*arguments)
