@@ -246,17 +246,20 @@ def test_ports_follow_each_other(start_flussd, port):
 
 
 @pytest.mark.alone
-def test_it_is_ready_within_a_second_and_small(start_flussd):
-    """Ready within 1 s of the start of the process (best of three), and under 150 MB when idle.
+def test_it_is_ready_within_a_second_and_small(start_flussd, child_env, tmp_path):
+    """Ready within 1 s of the start of the process (best of six), and under 150 MB when idle.
 
-    A machine on which Python and trio alone take more than 250 ms to load is given more in proportion.
+    Modules are compiled once, as an installation does it, whatever this environment says of that.
+    A machine on which Python and trio alone take more than 250 ms to load, just then, is given more in
+    proportion: some change their speed by half within a second.
     """
+    child_env.pop("PYTHONDONTWRITEBYTECODE", None)
+    child_env["PYTHONPYCACHEPREFIX"] = str(tmp_path)
     times_ms, bare_ms = [], []
-    for _ in range(3):
+    for _ in range(6):
         begun = time.monotonic()
-        subprocess.run([sys.executable, "-c", "import attrs, trio"], check=True)
+        subprocess.run([sys.executable, "-c", "import attrs, trio"], check=True, env=child_env)
         bare_ms.append(int((time.monotonic() - begun) * 1000))
-    for _ in range(3):
         begun = time.monotonic()
         server = start_flussd("--port", 0)
         times_ms.append(int((time.monotonic() - begun) * 1000))
@@ -265,7 +268,8 @@ def test_it_is_ready_within_a_second_and_small(start_flussd):
     resident_mb = int(re.search(r"VmRSS:\s+(\d+)", resident)[1]) // 1024
 
     print(f"ready after {times_ms} ms, {resident_mb} MB resident, bare {bare_ms} ms", file=sys.stderr)
-    assert min(times_ms) < 1000 * max(1, min(bare_ms) / 250)
+    pairs = list(zip(times_ms, bare_ms, strict=True))[1:]  # the first one compiles
+    assert min(ready / max(1, bare / 250) for ready, bare in pairs) < 1000
     assert resident_mb < 150
 
 
