@@ -5,7 +5,8 @@
 What the official client reaches here is the ceiling for any server. Of a table it keeps its description,
 the largest batch, and how many records each bucket was sent; reads get that batch again and again with
 rising offsets, up to that count, and projections by flussd's own code; a read that found nothing is
-answered by the next write. Nothing is verified, so it must serve nothing but benches. A thread a connection: blocking calls are the cheapest there are.
+answered by the next write. Nothing is verified, so it must serve nothing but benches. A thread a
+connection: blocking calls are the cheapest there are.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from flussd.core.records.project import Projection, Projections, layout_of
 from flussd.core.wire import hot, messages
 from flussd.core.wire.apis import ApiKey
 from flussd.core.wire.errors import ErrorCode
-from flussd.runtime_real.sockets import TCP_QUICKACK
+from flussd.runtime_real.sockets import quick_ack
 
 HOST = "127.0.0.1"
 BUFFER_BYTES = 4 << 20
@@ -327,7 +328,7 @@ class Connection:
         if found:
             self.send_later(answer)
         else:  # the client holds its next request back until this one is acknowledged
-            self.peer.setsockopt(socket.IPPROTO_TCP, TCP_QUICKACK, 1)
+            quick_ack(self.peer)
 
     def look(
         self, request_id: int, request: messages.FetchLogRequest

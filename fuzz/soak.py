@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import fluss
@@ -186,15 +187,14 @@ async def soak(process: Process, options: argparse.Namespace) -> str:
     return summary(process, clients)
 
 
-def free_port() -> int:
-    """Return a port that is free now, below those that the system hands out by itself."""
+def free_port(count: int) -> int:
+    """Return the first of *count* free ports in a row, below those that the system hands out by itself."""
     while True:
         port = random.SystemRandom().randrange(15_000, 30_000)
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        return port
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for n in range(count):
+                stack.enter_context(socket.create_server(("127.0.0.1", port + n)))
+            return port
 
 
 def parsed() -> argparse.Namespace:
@@ -220,7 +220,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     config = options.config or ["log.segment.file-size=256kb"]
     arguments = ["--tablets", str(options.tablets), *(word for one in config for word in ("-D", one))]
-    process = Process(folder, free_port(), arguments)
+    process = Process(folder, free_port(1 + options.tablets), arguments)
     print(f"soak: seed {options.seed}, {options.minutes:g} minutes, data and log in {folder}", flush=True)
     try:
         text = asyncio.run(soak(process, options))
@@ -237,7 +237,7 @@ def main() -> int:
     return 0
 
 
-def leave(status: Any) -> None:
+def leave(status: int) -> None:
     """End without the interpreter's own end: threads of pyfluss 1.0.0 sometimes do not survive it."""
     sys.stdout.flush()
     os._exit(status)

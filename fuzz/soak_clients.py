@@ -52,7 +52,11 @@ class Writer:
     table: str
     acked: list[tuple[int, int]] = attrs.Factory(list)
     sent: int = 0
-    failed: int = 0
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return f"writer {self.number} of {self.table}"
 
     @property
     def acked_count(self) -> int:
@@ -75,6 +79,11 @@ class Bucket:
     def name(self) -> str:
         """What reports call it."""
         return f"{self.table}{'/' + self.partition if self.partition else ''}/{self.number}"
+
+    @property
+    def reader(self) -> str:
+        """What reports call its reader."""
+        return f"reader of {self.name}"
 
     def take(self, offset: int, row: dict[str, Any]) -> None:
         """Look at the next record."""
@@ -141,9 +150,9 @@ class Clients:
     def work(self) -> Iterator[Coroutine[Any, Any, None]]:
         """Return what runs until `ending`, each raising Broken."""
         for writer in self.writers:
-            yield self._repeat(f"writer {writer.number} of {writer.table}", self._writing(writer))
+            yield self._repeat(writer.name, self._writing(writer))
         for bucket in self.buckets:
-            yield self._repeat(f"reader of {bucket.name}", self._reading(bucket))
+            yield self._repeat(bucket.reader, self._reading(bucket))
         yield self._repeat("upserts", self._upserting)
         yield self._repeat("admin", self._administering)
 
@@ -181,25 +190,20 @@ class Clients:
 
     def _writing(self, writer: Writer) -> Callable[[], Awaitable[None]]:
         draw = random.Random(f"{self.seed} {writer.number}")
-        name = f"writer {writer.number} of {writer.table}"
 
         async def once() -> None:
             table = await self.connection.get_table(fluss.TablePath(DATABASE, writer.table))
             appends = table.new_append().create_writer()
             pending = deque[tuple[int, int, Any]]()
-            try:
-                while not self.ending or pending:
-                    if not self.ending and len(pending) < IN_FLIGHT:
-                        pending.append(self._write(appends, writer, draw))
-                        await asyncio.sleep(PAUSE_S)
-                        continue
-                    first, count, handle = pending[0]
-                    await handle.wait()
-                    pending.popleft()
-                    writer.acked.append((first, count))
-                    self._done(name)
-            finally:
-                writer.failed += len(pending)
+            while not self.ending or pending:
+                if not self.ending and len(pending) < IN_FLIGHT:
+                    pending.append(self._write(appends, writer, draw))
+                    await asyncio.sleep(PAUSE_S)
+                    continue
+                first, count, handle = pending.popleft()
+                await handle.wait()
+                writer.acked.append((first, count))
+                self._done(writer.name)
 
         return once
 
@@ -219,7 +223,7 @@ class Clients:
             while not self.ending:
                 for record in await scanner.poll(POLL_MS):
                     bucket.take(record.offset, record.row)
-                    self._done(f"reader of {bucket.name}")
+                    self._done(bucket.reader)
 
         return once
 
@@ -288,8 +292,7 @@ class Clients:
             rows = {n for first, count in writer.acked for n in range(first, first + count)}
             if missing := sorted(rows - found[writer.number]):
                 raise Broken(
-                    f"writer {writer.number} of {writer.table}: {len(missing)} acknowledged rows are gone, "
-                    f"the first is {missing[0]}"
+                    f"{writer.name}: {len(missing)} acknowledged rows are gone, the first is {missing[0]}"
                 )
         table = await connection.get_table(fluss.TablePath(DATABASE, "rows"))
         keys = sorted(self.values)

@@ -248,7 +248,7 @@ class SocketConnection:
         if self.unanswered_count > 0 and not self.half_closed:
             # The Rust client lets Nagle hold its next request until this one is acknowledged, and a
             # parked request has no answer to carry that: 44 ms become 0.6.
-            _quick_ack(self.peer)
+            quick_ack(self.peer)
         self._update_interest()
 
     def _send_some(self) -> bool:
@@ -311,7 +311,8 @@ def _kept(part: memoryview | bytes) -> memoryview | bytes:
     return bytes(part)
 
 
-def _quick_ack(peer: socket.socket) -> None:
+def quick_ack(peer: socket.socket) -> None:
+    """Acknowledge what was received at once, once."""
     try:
         peer.setsockopt(socket.IPPROTO_TCP, TCP_QUICKACK, 1)
     except OSError:  # the peer is gone; the next read says so

@@ -237,7 +237,7 @@ def test_a_parked_request_blocks_nobody(bench):
 def test_a_parked_request_is_acknowledged_at_once(bench, monkeypatch):
     """Without that, the Rust client's next request waits 40 ms for Nagle."""
     acknowledged = []
-    monkeypatch.setattr(sockets_module, "_quick_ack", acknowledged.append)
+    monkeypatch.setattr(sockets_module, "quick_ack", acknowledged.append)
     client = bench.client()
     client.sendall(request(1))
     bench.until(lambda: len(bench.driver.requests) == 1)
